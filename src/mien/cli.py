@@ -1,0 +1,280 @@
+"""The command line: it prints what other modules computed.
+
+Exit status: 0 all read, 1 some failed, 2 wrong usage.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import mien
+from mien import images
+from mien.errors import ImageError, MienError, ModelError, UsageError
+from mien.faces.detect import MIN_FACE, NAMES
+from mien.pace import SMOOTHING_S, Pace
+from mien.worker import Settings
+
+if TYPE_CHECKING:
+    from mien.reader import Face, Reader, Reading
+
+_EPILOG = "An expression is what a face shows, not what a person feels."
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line on `arguments` (default: the process's) and exit."""
+    try:
+        application()(arguments, prog_name="mien")
+    except MienError as error:
+        _complain(str(error))
+        sys.exit(2 if isinstance(error, UsageError | ModelError) else 1)
+    except OSError as error:  # a full disk, a folder where a file should go
+        if error.filename is None:
+            raise
+        _complain(f"{error.filename}: {error.strerror}")
+        sys.exit(1)
+
+
+def application() -> typer.Typer:
+    """The whole application: reading here, the lab's commands from `mien.lab.cli`."""
+    from mien.lab.cli import register
+    from mien.web.serve_cli import serve
+
+    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, epilog=_EPILOG, add_completion=False)
+    app.callback()(_root)
+    app.command("read")(read)
+    app.command("watch")(watch)
+    app.command("demo")(demo)
+    app.command("serve")(serve)
+    register(app)
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mien {mien.__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Read facial expressions from pictures, with probabilities you can check."""
+
+
+def read(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Pictures, folders, lists of paths (.txt, .csv), or videos.")
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON array, a row for each face.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="DIR", help="Write faces.csv and annotated copies into this folder."),
+    ] = None,
+    detector: Annotated[
+        str, typer.Option(metavar="NAME", help="mtcnn finds faces; whole takes each picture for one; yunet is faster.")
+    ] = NAMES[0],
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="An .onnx file that mien exported, instead of the bundled one.")
+    ] = None,
+    min_face: Annotated[float, typer.Option(metavar="PX", help="The shortest face side to look for.")] = MIN_FACE,
+    threads: Annotated[int, typer.Option(min=1, help="Threads for each network.")] = 1,
+    abstain_below: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, metavar="P", help="Call a face unsure when its likeliest expression is less probable."
+        ),
+    ] = 0.0,
+    format: Annotated[
+        str, typer.Option(metavar="csv|jsonl|parquet", help="Of a folder's or list's table, written with -o.")
+    ] = "csv",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Reading processes for a folder or list; default: one for each core.")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Of a video, read every N-th frame.")] = 1,
+    fps: Annotated[float | None, typer.Option(metavar="F", help="Of a video, read F frames a second.")] = None,
+    smoothing: Annotated[
+        float, typer.Option(min=0, metavar="S", help="Time constant of a video's smoothing, in seconds; 0 is none.")
+    ] = SMOOTHING_S,
+    annotate: Annotated[bool, typer.Option("--annotate/--no-annotate", help="Of a video, write a copy, too.")] = True,
+) -> None:
+    """Find the faces in pictures or videos and read their expressions.
+
+    A folder or list with -o is a job: it is read in parallel, and after an interruption the same command goes on. A
+    video gives tables of its frames and its tracks, a timeline of each track and an annotated copy with its sound.
+    """
+    from mien.reader import Reader
+
+    if any(map(images.is_video, paths)):
+        reader = Reader(model, detector=detector, min_face=min_face, threads=threads, abstain_below=abstain_below)
+        pace = Pace(every, fps, smoothing)
+        if not _read_videos(paths, reader, out=out, pace=pace, annotate=annotate, format=format, json=json):
+            raise typer.Exit(1)
+        return
+    pictures = images.gather(paths)
+    if out and any(map(images.stands_for_many, paths)):
+        settings = Settings(None if model is None else str(model), detector, min_face, abstain_below)
+        good = _read_folder(pictures, out, settings=settings, format=format, workers=workers, json=json)
+    else:
+        reader = Reader(model, detector=detector, min_face=min_face, threads=threads, abstain_below=abstain_below)
+        good = _read_all(pictures, reader, out=out, json=json)
+    if not good:
+        raise typer.Exit(1)
+
+
+def watch(
+    camera: Annotated[str, typer.Option(metavar="NUMBER|FILE", help="The camera, or a video in its place.")] = "0",
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="An .onnx file that mien exported, instead of the bundled one.")
+    ] = None,
+    detector: Annotated[str, typer.Option(metavar="NAME", help="mtcnn, or yunet, which is faster.")] = NAMES[0],
+    smoothing: Annotated[
+        float, typer.Option(min=0, metavar="S", help="Time constant of the smoothing, in seconds; 0 is none.")
+    ] = SMOOTHING_S,
+    min_face: Annotated[float, typer.Option(metavar="PX", help="The shortest face side to look for.")] = 80,
+) -> None:
+    """Watch a camera: the expressions of the faces in front of it, as bars in the terminal. Nothing is kept."""
+    from mien import job_cli
+    from mien.reader import Reader
+
+    job_cli.watch(camera, Reader(model, detector=detector, min_face=min_face), smoothing=smoothing)
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DIR", help="Where the table and the annotated copy go.")
+    ] = Path("mien-demo"),
+) -> None:
+    """Read matplotlib's sample photograph of Grace Hopper."""
+    from mien.demo import photograph
+    from mien.reader import Reader
+
+    _read_all([photograph()], Reader(), out=out, json=False)
+
+
+def _read_folder(
+    pictures: list[Path], out: Path, *, settings: Settings, format: str, workers: int | None, json: bool
+) -> bool:
+    """Run a folder job; whether all could be read."""
+    from mien import job_cli
+
+    if json:
+        raise UsageError("--json prints a whole table at once: leave out -o, or write JSON lines with --format jsonl")
+    try:
+        return job_cli.read_folder(pictures, _folder(out), settings=settings, format=format, workers=workers)
+    except KeyboardInterrupt:
+        job_cli.interrupted(out)
+        raise typer.Exit(130) from None  # as a shell reports Ctrl-C
+
+
+def _read_videos(
+    paths: list[str], reader: "Reader", *, out: Path | None, pace: Pace, annotate: bool, format: str, json: bool
+) -> bool:
+    """Read videos; whether all are undamaged."""
+    from mien import job_cli
+
+    others = [path for path in paths if not images.is_video(path)]
+    if others:
+        raise UsageError(f"{others[0]} is no video, but {paths[0]} or another path is: read them with two commands")
+    if json:
+        raise UsageError("--json prints a whole table at once: for a video write JSON lines with -o and --format jsonl")
+    folder = _folder(out) if out else None
+    videos = [Path(path) for path in paths]
+    try:
+        return job_cli.read_videos(videos, reader, out=folder, pace=pace, annotated=annotate, format=format)
+    except KeyboardInterrupt:
+        job_cli.interrupted(None)
+        raise typer.Exit(130) from None
+
+
+def _read_all(pictures: list[Path], reader: "Reader", *, out: Path | None, json: bool) -> bool:
+    """Read, print and write everything; whether all could be read."""
+    from mien import draw, tables
+
+    copies = draw.copy_paths(pictures, _folder(out)) if out else [None] * len(pictures)
+    table: list[tables.Row] = []
+    written: list[Path] = []
+    failed = 0
+    for path, copy in zip(pictures, copies, strict=True):
+        try:
+            reading = _read_one(path, reader, copy)
+        except ImageError as error:
+            failed += 1
+            table.append(tables.failure(str(path), str(error).removeprefix(f"{path}: ")))
+            _complain(str(error))
+            continue
+        table += tables.rows(reading)
+        written += [copy] if copy else []
+        if not json:
+            _show(reading)
+    if out:
+        tables.write_csv(table, out / "faces.csv")
+        _say(f"wrote {out / 'faces.csv'}", *(f"wrote {copy}" for copy in written), quiet=json)
+    if json:
+        print(tables.to_json(table))
+    return not failed
+
+
+def _read_one(path: Path, reader: "Reader", copy: Path | None) -> "Reading":
+    """The reading of one file; with `copy`, its annotated copy is written there."""
+    from mien import draw
+
+    pixels = images.load(path, max_pixels=reader.max_pixels)
+    reading = reader.read(pixels, source=str(path))
+    if copy:
+        draw.save(draw.annotate(pixels, reading), copy)
+    return reading
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be made into a folder ({error.strerror}); choose another for -o") from None
+    return path
+
+
+def _show(reading: "Reading") -> None:
+    """One table for each picture."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    title = Text(f"{_printable(reading.source)}  {reading.width} x {reading.height} px")
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("face", "expression", "next likeliest", "at x, y", "size", "score"):
+        table.add_column(name)
+    for number, face in enumerate(reading, start=1):
+        table.add_row(str(number), *_cells(face))
+    console = Console(highlight=False)
+    console.print(table if reading.faces else Text.assemble(title, "  ", reading.status))
+
+
+def _cells(face: "Face") -> list[str]:
+    """expression, next likeliest, place, size and score as text."""
+    x1, y1, x2, y2 = face.box
+    runners_up = sorted(face.probabilities.items(), key=lambda item: -item[1])[1:3]
+    return [
+        f"{face.expression} {face.confidence:.0%}",
+        ", ".join(f"{name} {value:.0%}" for name, value in runners_up),
+        f"{x1:.0f}, {y1:.0f}",
+        f"{x2 - x1:.0f} x {y2 - y1:.0f}",
+        f"{face.detection_score:.2f}",
+    ]
+
+
+def _say(*lines: str, quiet: bool) -> None:
+    for line in lines if not quiet else ():
+        print(_printable(line))
+
+
+def _complain(text: str) -> None:
+    print(f"mien: {_printable(text)}", file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    """The text with whatever would steer or break a terminal (in a file's name, say) spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

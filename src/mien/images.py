@@ -1,0 +1,302 @@
+"""A picture of any kind -> RGB uint8 (H, W, 3): path, bytes, open file, PIL image or numpy array.
+
+EXIF orientation is applied, transparency is laid on white (as viewers show it), 16-bit grey keeps its upper eight
+bits, an animation gives its first frame. The number of pixels is checked from the header, before anything is decoded.
+"""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+
+from mien.errors import ImageError, PictureFormatError, PictureSizeError, UsageError
+
+MAX_PIXELS = 50_000_000  # decoded; 50 megapixels are 150 MB of RGB
+COLORS: tuple[str, ...] = ("rgb", "bgr")
+
+# The raster formats that Pillow decodes itself; EPS would start Ghostscript, and formats without a signature (TGA)
+# claim any file. Common ones first: Pillow loads the rarer plugins only when it gets to them.
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "MPO", "JPEG2000", "AVIF")
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".webp", ".tif")
+) | {".tiff", ".mpo", ".jp2", ".avif", ".heic", ".heif"}
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")
+)
+LIST_SUFFIXES = frozenset((".txt", ".csv"))
+LIST_COLUMNS = ("source", "path", "file", "filename", "image")
+_HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
+_AVIF_BRANDS = frozenset((b"avif", b"avis"))
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a scheme has two letters or more, a Windows drive one
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {  # EXIF orientation -> what puts the picture upright (EXIF 2.32, table of tag 274)
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+Source = str | Path | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray
+
+
+def load(source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The picture as RGB uint8 (H, W, 3), a fresh array.
+
+    color: the channel order of a numpy array, "rgb" or "bgr"; other sources know theirs.
+    Raises ImageError naming the source and the reason; UsageError for a folder, a video, a URL or an unknown `color`.
+    """
+    if color not in COLORS:
+        raise UsageError(f"color is {color!r}: expected one of {', '.join(COLORS)}")
+    if isinstance(source, np.ndarray):
+        return _from_array(source, color, max_pixels)
+    if color != "rgb":
+        raise UsageError(f"color={color!r} is for numpy arrays: {name_of(source)} carries its own channel order")
+    if isinstance(source, Image.Image):
+        return _from_pillow(source, name_of(source), max_pixels)
+    if isinstance(source, str | Path):
+        return _from_path(source, max_pixels)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _from_file(io.BytesIO(source), name_of(source), max_pixels)
+    if hasattr(source, "read"):
+        return _from_file(_seekable(source), name_of(source), max_pixels)
+    raise UsageError(
+        f"cannot read a picture from {type(source).__name__}: expected a path, bytes, an open binary file, a PIL image "
+        "or a numpy array"
+    )
+
+
+def name_of(source: Source) -> str:
+    """What a reading calls its picture: the path as given, or the kind of object in angle brackets."""
+    if isinstance(source, str | Path):
+        return str(source)
+    name = getattr(source, "name", None) or getattr(source, "filename", None)
+    return str(name) if isinstance(name, str | Path) and name else f"<{type(source).__name__}>"
+
+
+def refuse_what_is_no_picture(source: str | Path) -> None:
+    """Raise UsageError, naming what to call, when a path is a URL, a folder or a video."""
+    text = str(source)
+    if _URL.match(text):
+        raise UsageError(f"{text}: mien never fetches from the network; download the picture and pass its path")
+    if is_folder(source):
+        raise UsageError(f"{text} is a folder: call mien.read_folder, or `mien read {text} -o OUT` in a terminal")
+    if is_video(source):
+        raise UsageError(f"{text} is a video: call mien.read_video")
+
+
+def is_video(path: str | Path) -> bool:
+    """Whether the name is a video's."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES and not is_folder(path)
+
+
+def stands_for_many(path: str | Path) -> bool:
+    """Whether the path is a folder or a list of pictures."""
+    return is_folder(path) or Path(path).suffix.lower() in LIST_SUFFIXES
+
+
+def gather(paths: Iterable[str | Path]) -> list[Path]:
+    """The pictures that the paths name, each once, in order: a folder stands for those in it, a list for its lines.
+
+    Raises UsageError for a URL or a video, for a folder without pictures and for a list that cannot be understood.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if is_folder(path):
+            found.update(dict.fromkeys(in_folder(Path(path))))
+        elif Path(path).suffix.lower() in LIST_SUFFIXES:
+            found.update(dict.fromkeys(in_list(Path(path))))
+        else:
+            refuse_what_is_no_picture(path)
+            found[Path(path)] = None
+    return list(found)
+
+
+def in_folder(folder: Path) -> list[Path]:
+    """The files with a picture's suffix in `folder` and below, folder by folder, by name; links to folders are not
+    followed, as they may lead in circles.
+
+    Raises UsageError when there is none.
+    """
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        found += [Path(place) / name for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES]
+    if not found:
+        raise UsageError(f"{folder}: no pictures in this folder; expected files ending in {' '.join(sorted(SUFFIXES))}")
+    return found
+
+
+def in_list(path: Path) -> list[Path]:
+    """The pictures that a list names: a .txt file with one path a line, or a .csv file with a column called one of
+    `LIST_COLUMNS`. A relative path starts from the list's own folder.
+
+    Raises UsageError when the list cannot be read, names nothing or lacks such a column.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            names = _column(csv.DictReader(file), path) if path.suffix.lower() == ".csv" else file.read().splitlines()
+    except OSError as error:
+        raise UsageError(f"{path}: the list cannot be opened ({error.strerror}); check its path") from None
+    found = [path.parent / name for name in names if name.strip()]
+    if not found:
+        raise UsageError(f"{path}: the list names no pictures; expected one path in each line")
+    return found
+
+
+def _column(table: csv.DictReader, path: Path) -> list[str]:
+    columns = table.fieldnames or []
+    for name in LIST_COLUMNS:
+        if name in columns:
+            return [row[name] or "" for row in table]
+    raise UsageError(
+        f"{path}: the columns are {', '.join(columns)}; expected one called {', '.join(LIST_COLUMNS)} with the paths"
+    )
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether the path names a folder that is there."""
+    try:
+        return Path(path).is_dir()
+    except OSError:  # a name too long for the file system, say: opening it gives the reason
+        return False
+
+
+def _from_array(array: np.ndarray, color: str, max_pixels: int) -> np.ndarray:
+    if array.dtype != np.uint8:
+        raise ImageError(f"<ndarray>: dtype is {array.dtype}, expected uint8 (0-255); scale and convert it first")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ImageError(f"<ndarray>: shape is {array.shape}, expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
+    _check_size(array.shape[1], array.shape[0], "<ndarray>", max_pixels)
+    if array.ndim == 3 and color == "bgr":
+        array = array[:, :, [2, 1, 0, 3][: array.shape[2]]]
+    if array.ndim == 3 and array.shape[2] == 3:
+        return np.array(array, order="C")
+    return _rgb(Image.fromarray(np.ascontiguousarray(array)), "<ndarray>")
+
+
+def _from_path(source: str | Path, max_pixels: int) -> np.ndarray:
+    refuse_what_is_no_picture(source)
+    path = Path(source)
+    try:
+        if not path.is_file():
+            raise ImageError(f"{source}: no such file" if not path.exists() else f"{source}: not a regular file")
+        with path.open("rb") as file:
+            return _from_file(file, str(source), max_pixels)
+    except (OSError, ValueError) as error:  # no permission; a NUL byte in the name
+        raise ImageError(f"{source}: cannot be opened ({error})") from None
+
+
+def _seekable(file: IO[bytes]) -> IO[bytes]:
+    data = file.read()
+    if not isinstance(data, bytes):
+        raise UsageError(f"{name_of(file)}: the file gives {type(data).__name__}, expected bytes; open it in mode 'rb'")
+    return io.BytesIO(data)
+
+
+def _from_file(file: IO[bytes], name: str, max_pixels: int) -> np.ndarray:
+    head = file.read(16)
+    file.seek(0)
+    if not head:
+        raise ImageError(f"{name}: the file is empty")
+    brand = head[8:12] if head[4:8] == b"ftyp" else b""
+    opened = _open_heic(file, name) if brand in _HEIC_BRANDS else _open(file, name, brand)
+    return _from_pillow(opened, name, max_pixels)
+
+
+def _open(file: IO[bytes], name: str, brand: bytes) -> Image.Image:
+    """The picture with its header read and nothing decoded."""
+    Image.preinit()
+    if not {"WEBP", "AVIF"} <= set(Image.OPEN):
+        Image.init()
+    if brand in _AVIF_BRANDS and "AVIF" not in Image.OPEN:
+        raise PictureFormatError(f'{name}: AVIF needs a newer Pillow; run `pip install --upgrade "pillow>=11.3"`')
+    try:
+        return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+    except Image.UnidentifiedImageError:
+        reads = ", ".join((*FORMATS, "HEIC"))
+        raise PictureFormatError(f"{name}: not a picture in a format that mien reads ({reads})") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureSizeError(f"{name}: too many pixels ({error}); reduce the picture first") from None
+    except Exception as error:  # Pillow's plugins raise whatever their parsers meet
+        raise ImageError(f"{name}: its header cannot be read ({_reason(error)})") from None
+
+
+def _open_heic(file: IO[bytes], name: str) -> Any:
+    """The same for HEIC, which Pillow cannot open: pillow-heif's image, which decodes on `to_pillow`."""
+    if find_spec("pillow_heif") is None:
+        raise PictureFormatError(f'{name}: HEIC needs the extra heic; run `pip install "mien[heic]"`')
+    import pillow_heif
+
+    try:
+        return pillow_heif.open_heif(file)
+    except Exception as error:  # libheif's errors come as ValueError, EOFError, RuntimeError ...
+        raise ImageError(f"{name}: its header cannot be read ({_reason(error)})") from None
+
+
+def _from_pillow(picture: Any, name: str, max_pixels: int) -> np.ndarray:
+    """Check the size, then decode a PIL image (or pillow-heif's) and turn it upright."""
+    width, height = picture.size
+    _check_size(width, height, name, max_pixels)
+    try:
+        if not isinstance(picture, Image.Image):
+            picture = picture.to_pillow()
+        picture.load()
+    except Exception as error:  # truncated or damaged data; every decoder has its own errors
+        raise ImageError(f"{name}: its pixels cannot be decoded ({_reason(error)})") from None
+    turn = _TURNS.get(_orientation(picture))
+    return _rgb(picture if turn is None else picture.transpose(turn), name)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) where there is none or the EXIF block is damaged."""
+    try:
+        return int(picture.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block is no reason to refuse the pixels
+        return 1
+
+
+def _rgb(picture: Image.Image, name: str) -> np.ndarray:
+    """A decoded picture of any mode -> RGB uint8 (H, W, 3)."""
+    if picture.mode.startswith("I"):  # I;16 and its byte orders; I holds 16-bit values, too
+        values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
+        picture = Image.fromarray((values >> 8).astype(np.uint8))
+    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        picture = _on_white(picture)
+    if picture.mode == "F":  # its range is anybody's guess
+        raise ImageError(f"{name}: floating-point pixels are not supported; save it with 8 or 16 bits first")
+    return np.array(picture.convert("RGB"))
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    layer = picture.convert("RGBA")
+    paper = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(paper, layer)
+
+
+def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(f"{name}: the picture is empty ({width} x {height} px)")
+    if width * height > max_pixels:
+        raise PictureSizeError(
+            f"{name}: {width} x {height} px are {width * height / 1e6:.1f} megapixels, "
+            f"the limit is {max_pixels / 1e6:.1f}; reduce the picture or raise max_pixels"
+        )
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip().split("\n")[0]
+    return text or type(error).__name__

@@ -1,0 +1,128 @@
+"""What `mien read` prints of folder jobs and videos, and `mien watch`."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mien import jobs
+from mien.errors import VideoError
+from mien.pace import Pace
+from mien.worker import Settings
+
+if TYPE_CHECKING:
+    from mien.clips import Clip
+    from mien.reader import Reader
+
+
+def read_folder(pictures: Sequence[Path], out: Path, *, settings: Settings, format: str, workers: int | None) -> bool:
+    """Run a job with a progress bar; whether all could be read."""
+    with progress_bar() as progress:
+        summary = jobs.run(pictures, out, settings=settings, format=format, workers=workers, progress=progress)
+    print(f"{summary.read} read, {summary.no_face} without a face, {summary.failed} failed; {summary.faces} faces")
+    print(f"wrote {summary.out}")
+    return not summary.failed
+
+
+@contextmanager
+def progress_bar(unit: str = "files") -> Iterator[Callable[[int, int | None], None]]:
+    """Gives what to call with the number done and their total (None while unknown): a bar with the rate and the time
+    left on standard error where that is a terminal, else nothing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    rate = TextColumn("{task.fields[rate]}")
+    with Progress(
+        BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=None, rate="")
+
+        def show(done: int, total: int | None) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, total=total, rate=f"{speed:.1f} {unit}/s" if speed else "")
+
+        yield show
+
+
+def interrupted(out: Path | None) -> None:
+    """Say what an interruption left behind."""
+    print("mien: stopped" + (f"; the same command goes on in {out}" if out else ""), file=sys.stderr)
+
+
+def read_videos(
+    paths: Sequence[Path], reader: "Reader", *, out: Path | None, pace: Pace, annotated: bool, format: str
+) -> bool:
+    """Read videos one after the other, each into its own folder where there are several; whether all are undamaged."""
+    folders = _folders(paths, out)
+    good = True
+    for path, folder in zip(paths, folders, strict=True):
+        try:
+            clip = _read_video(path, reader, out=folder, pace=pace, annotated=annotated, format=format)
+        except VideoError as error:
+            print(f"mien: {error}", file=sys.stderr)
+            good = False
+            continue
+        _show_clip(path, clip)
+        for problem in clip.problems:
+            print(f"mien: {path}: {problem}", file=sys.stderr)
+        good &= not clip.problems
+        if folder:
+            print(f"wrote {folder}")
+    return good
+
+
+def watch(camera: str, reader: "Reader", *, smoothing: float) -> None:
+    """Show a camera's faces until it ends."""
+    from mien import watch
+
+    with watch.open_camera(camera) as source:
+        frames = watch.show(source, reader, smoothing=smoothing)
+    print(f"{frames} frames read")
+
+
+def _folders(paths: Sequence[Path], out: Path | None) -> list[Path | None]:
+    """Where each video's files go: into `out` itself, or into a folder in it named like the video."""
+    if out is None:
+        return [None] * len(paths)
+    taken: dict[str, int] = {}
+    folders: list[Path | None] = []
+    for path in paths:
+        number = taken[path.stem] = taken.get(path.stem, 0) + 1
+        name = path.stem if number == 1 else f"{path.stem}-{number}"
+        folders.append(out if len(paths) == 1 else out / name)
+    for folder in folders:
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+    return folders
+
+
+def _read_video(path: Path, reader: "Reader", *, out: Path | None, pace: Pace, annotated: bool, format: str) -> "Clip":
+    from mien.clips import read_clip
+
+    with progress_bar("frames") as progress:
+        return read_clip(
+            path,
+            reader,
+            out=out,
+            pace=pace,
+            annotated=annotated,
+            format=format,
+            progress=progress,
+        )
+
+
+def _show_clip(path: Path, clip: "Clip") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    title = Text(f"{path}  {clip.frames} frames")
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("track", "from", "to", "frames", "expression", "of the frames"):
+        table.add_column(name)
+    for row in clip.tracks:
+        cells = (f"{row['first_s']:.2f} s", f"{row['last_s']:.2f} s", str(row["frames"]), str(row["expression"]))
+        table.add_row(str(row["track"]), *cells, f"{row['share']:.0%}")
+    Console(highlight=False).print(table if clip.tracks else Text.assemble(title, "  no face"))

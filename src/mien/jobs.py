@@ -1,0 +1,295 @@
+"""Folders and lists of any length: read in parallel, streamed to a table, and gone on with after any interruption.
+
+The journal in the output folder is the truth. Its first line names the job; each further line is one commit: the
+sources it covers and the table's mark after them. The table is written first and the journal second, so a job that was
+killed, at whatever moment, finds at most rows that no journal line covers; it cuts them off and reads those files
+again. A line without its newline was never finished and counts for nothing.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+from mien import images, tables
+from mien.errors import UsageError
+from mien.worker import Settings, Worker
+
+if TYPE_CHECKING:
+    from mien.reader import Reader, Reading
+
+JOURNAL = "journal.jsonl"
+SCHEMA = 1
+# Reading processes, not threads: on two cores benchmarks/jobs.py found them a quarter faster at their best (7.1 against
+# 5.7 pictures a second on a busy machine, benchmarks/results/jobs.json), and a decoder that crashes ends only one.
+AHEAD = 8  # files handed out beyond the one that is waited for, per worker: one slow file does not stop the others
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a job ended, over all its runs. read, no_face, failed: files; faces: rows with a face; out: the table."""
+
+    read: int
+    no_face: int
+    failed: int
+    faces: int
+    out: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One file of a job. status: "ok", "no face" or "error: reason", as in the table."""
+
+    source: str
+    status: str
+    faces: int
+
+
+class Journal:
+    """The append-only record of one job. Raises UsageError when the folder holds another job or is being written."""
+
+    def __init__(self, folder: Path, job: dict[str, Any]) -> None:
+        path = folder / JOURNAL
+        self._file = path.open("a+b")
+        self.done: dict[str, Outcome] = {}
+        self.mark = 0
+        try:
+            _lock(self._file, folder)
+            self._take_up(job, path)
+        except UsageError:
+            self._file.close()
+            raise
+
+    def commit(self, outcomes: Sequence[Outcome], mark: int) -> None:
+        """Record that the table holds the rows of `outcomes` up to `mark`."""
+        self._write({"mark": mark, "files": [asdict(outcome) for outcome in outcomes]})
+        self.done.update({outcome.source: outcome for outcome in outcomes})
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _take_up(self, job: dict[str, Any], path: Path) -> None:
+        """Go through what is there, keep what the table can honour and cut off the rest."""
+        self._file.seek(0)
+        first = self._file.readline()
+        if not first.endswith(b"\n"):
+            self._cut(0)
+            return self._write(job)
+        found = _parsed(first, path)
+        if found != job:
+            raise UsageError(f"{path.parent} holds another job ({_differences(found, job)}); choose another for -o")
+        end, limit = self._file.tell(), tables.kept(job["format"], path.parent)
+        for line in self._file:
+            if not line.endswith(b"\n"):
+                break
+            entry = _parsed(line, path)
+            if entry["mark"] > limit:
+                break
+            end, self.mark = end + len(line), entry["mark"]
+            self.done.update({one["source"]: Outcome(**one) for one in entry["files"]})
+        self._cut(end)
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        self._file.write(json.dumps(entry).encode() + b"\n")
+        self._file.flush()
+
+    def _cut(self, end: int) -> None:
+        self._file.truncate(end)
+        self._file.seek(end)
+
+
+def run(
+    pictures: Sequence[Path],
+    out: Path,
+    *,
+    settings: Settings,
+    format: str = "csv",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Summary:
+    """Read `pictures` into a table in the folder `out`, in their order, going on where an earlier run stopped.
+
+    Every file gets at least one row, whatever happens to it; files that an earlier run finished are not read again.
+    workers: reading processes, None is one for each core. progress: called with the files done and their total.
+    Raises UsageError for an unknown format or a folder that holds another job, ModelError and DetectorError as `Reader`.
+    """
+    tables.check_format(format)
+    journal = Journal(out, _job(settings, format))
+    sink = tables.open_sink(format, out, mark=journal.mark)
+    try:
+        left = [str(path) for path in pictures if str(path) not in journal.done]
+        _stream(left, journal, sink, settings=settings, workers=workers or cores(), progress=progress)
+    finally:
+        sink.close()
+        journal.close()
+    return _summary(journal, tables.place(format, out))
+
+
+def read_folder(
+    folder: str | Path, *, reader: "Reader | None" = None, threads: int | None = None
+) -> Iterator["Reading | UnreadableFile"]:
+    """A reading for each picture in `folder` and below, in order, as they are asked for; never all in memory.
+
+    A file that cannot be read gives an `UnreadableFile` with its source and reason instead of ending the iteration.
+    reader: None is a `Reader` with the bundled model. threads: that read ahead at once, None is one for each core.
+    Raises UsageError when `folder` is no folder or holds no picture.
+    """
+    if not images.is_folder(folder):
+        raise UsageError(f"{folder} is not a folder: call mien.read for a picture, mien.read_video for a video")
+    from mien.reader import Reader
+
+    return _readings(images.in_folder(Path(folder)), reader or Reader(), threads or cores())
+
+
+@dataclass(frozen=True)
+class UnreadableFile:
+    """What `read_folder` gives for a file that cannot be read. It has no faces: its length is 0."""
+
+    source: str
+    reason: str
+
+    @property
+    def status(self) -> str:
+        """ "error: reason", as in the tables."""
+        return f"error: {self.reason}"
+
+    def __len__(self) -> int:
+        return 0
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_order(
+    items: Sequence[Item], work: Callable[[Item], Result], *, threads: int, ahead: int = AHEAD
+) -> Iterator[Result]:
+    """`work` on each item in `threads` threads, the results in the items' order; at most `ahead` per thread wait."""
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > threads * ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _stream(
+    left: Sequence[str],
+    journal: Journal,
+    sink: tables.Sink,
+    *,
+    settings: Settings,
+    workers: int,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Read the files that are left and commit their rows, the table first and the journal second."""
+    before, total = len(journal.done), len(journal.done) + len(left)
+    progress(before, total)
+    pending: list[Outcome] = []
+    for number, (source, table) in enumerate(_tables(left, settings, workers), start=1):
+        sink.add(table)
+        pending.append(_outcome(source, table))
+        if sink.full:
+            journal.commit(pending, sink.commit())
+            pending = []
+        progress(before + number, total)
+    if pending:
+        journal.commit(pending, sink.commit())
+
+
+def _tables(left: Sequence[str], settings: Settings, workers: int) -> Iterator[tuple[str, list[tables.Row]]]:
+    """Each source with its rows, in order, from as many reading processes as there is work for."""
+    team = [Worker(settings) for _ in range(min(workers, len(left)))]
+    idle: SimpleQueue[Worker] = SimpleQueue()
+    for worker in team:
+        idle.put(worker)
+
+    def read(source: str) -> tuple[str, list[tables.Row]]:
+        worker = idle.get()
+        try:
+            return source, worker.read(source)
+        finally:
+            idle.put(worker)
+
+    try:
+        yield from in_order(left, read, threads=max(1, len(team)))
+    finally:
+        for worker in team:
+            worker.close()
+
+
+def _readings(pictures: Sequence[Path], reader: "Reader", threads: int) -> Iterator["Reading | UnreadableFile"]:
+    from mien.errors import ImageError
+
+    def read(path: Path) -> "Reading | UnreadableFile":
+        try:
+            return reader.read(path)
+        except ImageError as error:
+            return UnreadableFile(str(path), str(error).removeprefix(f"{path}: "))
+
+    yield from in_order(pictures, read, threads=threads)
+
+
+def _job(settings: Settings, format: str) -> dict[str, Any]:
+    """What makes two jobs the same: the model's and detector's identity and the table's format. Loads both once, so
+    that what is wrong with them is said before any file is opened."""
+    import mien
+    from mien.reader import Reader
+
+    reader = Reader(settings.model, detector=settings.detector, min_face=settings.min_face)
+    model = hashlib.sha256(reader.classifier.path.read_bytes()).hexdigest()
+    named = asdict(replace(settings, model=model))
+    return {"schema": SCHEMA, "mien": mien.__version__, **named, "format": format}
+
+
+def _outcome(source: str, table: Sequence[tables.Row]) -> Outcome:
+    faces = sum(row["face"] is not None for row in table)
+    return Outcome(source, str(table[0]["status"]), faces)
+
+
+def _summary(journal: Journal, out: Path) -> Summary:
+    kinds = Counter(outcome.status.split(":")[0] for outcome in journal.done.values())
+    faces = sum(outcome.faces for outcome in journal.done.values())
+    return Summary(kinds["ok"], kinds["no face"], kinds["error"], faces, out)
+
+
+def _parsed(line: bytes, path: Path) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        entry = None
+    if not isinstance(entry, dict):
+        raise UsageError(f"{path}: not a journal that mien wrote; choose another folder for -o, or delete that file")
+    return entry
+
+
+def _differences(found: dict[str, Any], job: dict[str, Any]) -> str:
+    keys = [key for key in {**found, **job} if found.get(key) != job.get(key)]
+    return "; ".join(f"{key} was {found.get(key)!r}, now {job.get(key)!r}" for key in keys)
+
+
+def _lock(file: IO[bytes], folder: Path) -> None:
+    """Keep a second job out of the folder. The lock ends with this process, however that ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: opening twice is the user's to avoid there
+        return
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UsageError(f"{folder}: another mien is writing here; wait for it or choose another for -o") from None

@@ -1,0 +1,40 @@
+"""What goes into a network and a loss, and what comes out: the currency of the lab."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: (N, C, H, W) float32, normalised. labels: (N,) int64, indices into the dataset's classes.
+    votes: (N, K) float32 vote distribution, rows sum to 1 (or are all zero where a picture has no usable votes), or None.
+    ids: (N,) int64, the rows' positions in the dataset; augmentation draws its randomness from them."""
+
+    images: Tensor
+    labels: Tensor
+    votes: Tensor | None
+    ids: Tensor
+
+    def with_images(self, images: Tensor) -> "Batch":
+        return replace(self, images=images)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on `device`; ids stay where they are, since only randomness is drawn from them."""
+        votes = None if self.votes is None else self.votes.to(device)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), votes=votes)
+
+
+@dataclass(frozen=True)
+class NetworkOutput:
+    """logits: (N, K). features: (N, D), the vector before the classifier. embeddings: (N, k, E), L2-normalised, or None.
+    attention: name -> map (N, C or 1, h, w), or None unless asked for. heads: logits (N, K') of further named heads, or None.
+    """
+
+    logits: Tensor
+    features: Tensor
+    embeddings: Tensor | None = None
+    attention: Mapping[str, Tensor] | None = None
+    heads: Mapping[str, Tensor] | None = None

@@ -1,0 +1,174 @@
+"""The lab's commands. They print; what they print is computed elsewhere. Importing this module imports no torch."""
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mien.lab.torch_needed import needs_torch
+
+Data = Annotated[str, typer.Option("--data", metavar="NAME", help="The dataset: see `mien data list`.")]
+Root = Annotated[
+    Path | None, typer.Option("--root", metavar="DIR", help="Where the dataset lies, as its owner ships it.")
+]
+Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The folder to write.")]
+Rule = Annotated[str | None, typer.Option("--label-rule", metavar="RULE", help="How votes become labels (FER+).")]
+Protocol = Annotated[str | None, typer.Option("--protocol", metavar="NAME", help="A paper's split, e.g. ad-corre.")]
+Fold = Annotated[int | None, typer.Option("--fold", help="Which fold, from 1, where the dataset has folds.")]
+Partial = Annotated[bool, typer.Option("--allow-partial", help="Go on although counts are not the official ones.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the lab's commands to `app`."""
+    from mien.lab.data_cli import app as data
+    from mien.lab.results_cli import compare, reproduce
+
+    app.command("train")(train)
+    app.command("export")(export)
+    app.command("evaluate")(evaluate)
+    app.command("compare")(compare)
+    app.command("reproduce")(reproduce)
+    app.add_typer(_methods, name="methods")
+    app.add_typer(data, name="data")
+
+
+def train(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="See `mien methods`.")],
+    data: Data,
+    out: Out,
+    root: Root = None,
+    preset: Annotated[str, typer.Option(help="The method's recipe: paper, or cpu for two cores.")] = "paper",
+    variant: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A row of the paper's tables: see `mien methods show METHOD`.")
+    ] = None,
+    network: Annotated[str | None, typer.Option(metavar="NAME", help="Another network than the method's own.")] = None,
+    loss: Annotated[str | None, typer.Option(metavar="NAME", help="Another loss than the method's own.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace one field.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    select_on: Annotated[
+        str, typer.Option(metavar="SPLIT", help="valid, or holdout: a fixed tenth of train.")
+    ] = "valid",
+    label_rule: Rule = None,
+    protocol: Protocol = None,
+    fold: Fold = None,
+    allow_partial: Partial = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last complete checkpoint.")] = False,
+    pretrained: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights to start from.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="A trained run that gives target distributions.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
+) -> None:
+    """Train a method on a dataset into a run folder. It can be killed at any moment and gone on with by --resume."""
+    with needs_torch():
+        from mien.lab.training import trainer
+        from mien.lab.training.recipes import Choice
+    choice = Choice(method, preset, network, loss, tuple(settings or ()), variant)
+    source = trainer.Source(data, root, protocol, fold, label_rule, select_on, allow_partial)
+    trainer.train(
+        choice,
+        source,
+        out,
+        seed=seed,
+        resume=resume,
+        pretrained=pretrained,
+        teacher=teacher,
+        threads=threads,
+        say=typer.echo,
+    )
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder written by `mien train`.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.onnx")],
+    root: Annotated[
+        Path | None,
+        typer.Option("--root", metavar="DIR", help="The run's data: fit temperatures on its validation rows."),
+    ] = None,
+) -> None:
+    """Write a run's best network as one ONNX file with its card, checked against torch on real faces."""
+    with needs_torch():
+        from mien.lab.training import export as exporting
+    rows = None if root is None else exporting.validation_rows(run, root)
+    path = exporting.export(run, out, rows=rows)
+    typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+    for line in exporting.described(path):
+        typer.echo(line)
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="RUN|FILE.onnx")],
+    data: Data,
+    out: Out,
+    root: Root = None,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "valid",
+    views: Annotated[str, typer.Option(help="single, flip or tencrop.")] = "single",
+    average: Annotated[str, typer.Option(help="What views average: probabilities or logits.")] = "probabilities",
+    head: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another head than the one named like the data.")
+    ] = None,
+    label_rule: Rule = None,
+    protocol: Protocol = None,
+    fold: Fold = None,
+    allow_partial: Partial = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.html", help="Also write one page with figures.")
+    ] = None,
+    accept_mismatch: Annotated[
+        bool, typer.Option("--accept-mismatch", help="Go on although the data are not what the model was made for.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the table.")] = False,
+) -> None:
+    """Score a model on a split: writes scores.npz and metrics.json, and prints them. An ONNX file needs no torch.
+
+    Intervals are at 95 %. Rows that also stand in the training split are counted, and judged with and without.
+    """
+    from mien.lab import datasets
+    from mien.lab.evaluation import judge
+
+    options: dict[str, Any] = {
+        "label_rule": label_rule, "protocol": protocol, "fold": fold, "allow_partial": allow_partial,
+    }  # fmt: skip
+    held = datasets.load(data, root, split=split, **options)
+    with needs_torch():
+        metrics = judge.judge(
+            model,
+            held,
+            out,
+            views=views,
+            average=average,
+            head=head,
+            training=judge.training_split(data, root, **options),
+            accept_mismatch=accept_mismatch,
+            page=report,
+        )
+    typer.echo(jsonlib.dumps(metrics, indent=1) if json else judge.printed(metrics))
+    if not json:
+        written = [out / "scores.npz", out / "metrics.json", *([report] if report else [])]
+        typer.echo(f"\nwritten: {', '.join(map(str, written))}")
+
+
+_methods = typer.Typer(invoke_without_command=True, help="List the methods, or show one beside its paper.")
+
+
+@_methods.callback()
+def _list_methods(context: typer.Context) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    with needs_torch():
+        from mien.lab.methods import listing
+    for line in listing.overview():
+        typer.echo(line)
+
+
+@_methods.command("show")
+def _show_method(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """One method: its paper, variants with parameters and MACs, recipe, deviations and published results."""
+    with needs_torch():
+        from mien.lab.methods import listing
+    facts: dict[str, Any] = listing.facts(name)
+    typer.echo(jsonlib.dumps(facts, indent=1) if json else "\n".join(listing.page(facts)))

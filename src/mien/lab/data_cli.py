@@ -1,0 +1,155 @@
+"""`mien data`: which datasets there are, whether a copy is what its owner ships, and how to prepare it."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mien.lab.datasets import FaceDataset
+
+app = typer.Typer(no_args_is_help=True, help="Datasets: list, check, align, pack.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A dataset; `mien data list` names them.")]
+Root = Annotated[Path | None, typer.Option("--root", help="Where the dataset lies, as its owner ships it.")]
+
+
+@app.command("list")
+def list_() -> None:
+    """The datasets, what they are, and the options that each has."""
+    from mien.lab.datasets import NAMES, OPTIONS, about
+
+    for name in NAMES:
+        options = " ".join(f"--{option.replace('_', '-')}" for option in sorted(OPTIONS[name]))
+        print(f"{name:15} {about(name)}" + (f" [{options}]" if options else ""))
+
+
+@app.command("check")
+def check(
+    name: Name,
+    root: Root = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the tables and the histogram.")] = None,
+) -> None:
+    """Compare a dataset with its official counts, read every picture, find duplicates. Exit 1 when something is
+    wrong."""
+    from mien.lab.datasets.check import check as run
+    from mien.lab.datasets.check_report import summary, write
+
+    with _progress("reading") as progress:
+        report = run(name, root, progress=progress)
+    print(summary(report))
+    if out is not None:
+        for path in write(report, out):
+            print(path)
+    if report.fails:
+        raise typer.Exit(1)
+
+
+@app.command("pack")
+def pack(
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write the shards into.")],
+    root: Root = None,
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Which splits; default: all that are there.")
+    ] = None,
+    label_rule: Annotated[str | None, typer.Option("--label-rule")] = None,
+    protocol: Annotated[str | None, typer.Option("--protocol")] = None,
+    fold: Annotated[int | None, typer.Option("--fold")] = None,
+    size: Annotated[int | None, typer.Option("--size", help="Resize both edges to this many px.")] = None,
+    jpeg: Annotated[int | None, typer.Option("--jpeg", help="JPEG quality 1-95; default: lossless PNG.")] = None,
+    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Take what is there.")] = False,
+) -> None:
+    """Write a dataset as tar shards with an index; `--data NAME --root OUT` reads them in place of the dataset."""
+    from mien.lab.datasets.pack import Encoding
+    from mien.lab.datasets.pack import pack as write
+
+    splits = _present(
+        lambda part: _load(name, root, part, label_rule, protocol, fold, allow_partial),
+        split or _whole(name, fold),
+        named=bool(split),
+    )
+    with _progress("packing") as progress:
+        write(splits, out, encoding=Encoding(size, jpeg), protocol=protocol, fold=fold, progress=progress)
+    print(f"{out}: " + ", ".join(f"{data.split} {len(data):,}" for data in splits))
+
+
+@app.command("align")
+def align(
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the faces and manifest.csv.")],
+    root: Root = None,
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Which splits; default: all that are there.")
+    ] = None,
+    label_rule: Annotated[str | None, typer.Option("--label-rule")] = None,
+    protocol: Annotated[str | None, typer.Option("--protocol")] = None,
+    size: Annotated[int, typer.Option("--size", help="Side of the faces, px.")] = 100,
+    margin: Annotated[float, typer.Option("--margin", help="Context around the face, fraction of its side.")] = 0.0,
+    workers: Annotated[int, typer.Option("--workers", help="Processes.")] = 2,
+    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Take what is there.")] = False,
+) -> None:
+    """Cut every face upright with MTCNN and five points; started again, it goes on where it stopped."""
+    from mien.lab.datasets.align_dataset import align as run
+
+    splits = _present(
+        lambda part: _load(name, root, part, label_rule, protocol, None, allow_partial),
+        split or _whole(name, None),
+        named=bool(split),
+    )
+    with _progress("aligning") as progress:
+        counts = run(splits, out, root=root, side=size, margin=margin, workers=workers, progress=progress)
+    print(f"{out}: " + ", ".join(f"{status} {count:,}" for status, count in sorted(counts.items())))
+
+
+def _load(
+    name: str,
+    root: Path | None,
+    split: str,
+    label_rule: str | None,
+    protocol: str | None,
+    fold: int | None,
+    allow_partial: bool,
+) -> "FaceDataset":
+    from mien.lab import datasets
+
+    return datasets.load(
+        name, root, split=split, label_rule=label_rule, protocol=protocol, fold=fold, allow_partial=allow_partial
+    )
+
+
+def _whole(name: str, fold: int | None) -> Sequence[str]:
+    """The splits to take when none is named."""
+    from mien.lab import datasets
+
+    return datasets.splits(name) if fold is None else ("train", "test")
+
+
+def _present(load: "Callable[[str], FaceDataset]", splits: Sequence[str], *, named: bool) -> "list[FaceDataset]":
+    """The splits that are there; one that was asked for by name has to be."""
+    from mien.lab.datasets.dataset import AbsentSplitError
+
+    found, absent = [], []
+    for split in splits:
+        try:
+            found.append(load(split))
+        except AbsentSplitError as error:
+            absent.append(error)
+    if absent and (named or not found):
+        raise absent[0]
+    return found
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error when somebody watches, nothing otherwise."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)

@@ -1,0 +1,170 @@
+"""The datasets by name. `load` reads one split as its owner ships it; nothing is ever downloaded. No torch."""
+
+import csv
+import lzma
+import zipfile
+import zlib
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+
+from mien.errors import DataError
+from mien.lab.datasets import (
+    affectnet,
+    ckplus,
+    csvfile,
+    expw,
+    fer2013,
+    ferplus,
+    folder,
+    rafdb,
+    sfew,
+    shards,
+    synthetic,
+)
+from mien.lab.datasets.dataset import SPLITS as SPLITS
+from mien.lab.datasets.dataset import FaceDataset as FaceDataset
+from mien.lab.datasets.dataset import Sample as Sample
+
+# Name -> the options that it has besides the split.
+OPTIONS: Mapping[str, frozenset[str]] = {
+    "fer2013": frozenset(("protocol",)),
+    "ferplus": frozenset(("label_rule",)),
+    "rafdb": frozenset(),
+    "rafdb-compound": frozenset(),
+    "affectnet": frozenset(("label_rule", "protocol")),
+    "sfew": frozenset(),
+    "expw": frozenset(("protocol", "fold")),
+    "ckplus": frozenset(("label_rule", "protocol", "fold")),
+    "synthetic": frozenset(),
+    "folder": frozenset(),
+    "csv": frozenset(),
+}
+NAMES: tuple[str, ...] = tuple(OPTIONS)
+ALIGNED = "align.json"  # what `mien data align` leaves in its output
+# What a damaged file makes the readers of text, CSV and archives raise.
+_DAMAGE = (OSError, UnicodeError, csv.Error, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile)
+_MODULES = {"rafdb-compound": rafdb, "csv": csvfile}  # where the name is not the module's
+
+
+def about(name: str) -> str:
+    """What the dataset is, in one line: the first of its file."""
+    module = _MODULES.get(name) or import_module(f"{__name__}.{name}")
+    return str(module.__doc__).partition("\n")[0]
+
+
+def splits(name: str) -> tuple[str, ...]:
+    """The splits that a whole dataset is made of, in the owner's division; "all" where it has none."""
+    if name in ("expw", "ckplus"):
+        return ("all",)
+    if name in ("rafdb", "rafdb-compound"):
+        return ("train", "test")
+    return ("train", "valid") if name in ("affectnet", "sfew") else SPLITS
+
+
+def refuse_what_is_not_there(name: str, root: Path | None) -> None:
+    """Raise DataError for a name that is no dataset and for a root that does not exist."""
+    if name not in NAMES:
+        raise DataError(f"unknown dataset {name!r}: expected one of {', '.join(NAMES)}")
+    if root is not None and not root.exists():
+        raise DataError(f"{root}: no such file or folder; pass --root the place where {name} lies")
+
+
+def load(
+    name: str,
+    root: Path | None,
+    *,
+    split: str,
+    label_rule: str | None = None,
+    protocol: str | None = None,
+    fold: int | None = None,
+    allow_partial: bool = False,
+) -> FaceDataset:
+    """One split of the dataset called `name` under `root` (None for synthetic, which needs none).
+
+    A root that `mien data pack` or `mien data align` wrote is read as the dataset that it was made from. Options that a
+    dataset does not have are refused by name.
+    """
+    refuse_what_is_not_there(name, root)
+    if root is not None and (root / ALIGNED).is_file():
+        return _aligned(name, root, split, label_rule, protocol, fold, allow_partial)
+    if root is not None and shards.is_packed(root):
+        return shards.load(root, split=split, name=name, label_rule=label_rule, protocol=protocol, fold=fold)
+    _refuse(name, label_rule=label_rule, protocol=protocol, fold=fold)
+    if name == "synthetic":
+        return synthetic.load(split=split)
+    if root is None:
+        raise DataError(f"{name} lies in files: pass --root the place where it lies")
+    try:
+        return _official(name, root, split, label_rule, protocol, fold, allow_partial)
+    except _DAMAGE as error:
+        raise DataError(
+            f"{name} under {root}: a file cannot be read ({type(error).__name__}: {error}); "
+            "check its permissions, or copy or unpack it again"
+        ) from error
+
+
+def _official(
+    name: str,
+    root: Path,
+    split: str,
+    label_rule: str | None,
+    protocol: str | None,
+    fold: int | None,
+    allow_partial: bool,
+) -> FaceDataset:
+    """The dataset as its owner ships it."""
+    match name:
+        case "fer2013":
+            return fer2013.load(root, split=split, protocol=protocol, allow_partial=allow_partial)
+        case "ferplus":
+            return ferplus.load(root, split=split, label_rule=label_rule, allow_partial=allow_partial)
+        case "rafdb":
+            return rafdb.load(root, split=split, allow_partial=allow_partial)
+        case "rafdb-compound":
+            return rafdb.load_compound(root, split=split, allow_partial=allow_partial)
+        case "affectnet":
+            return affectnet.load(
+                root, split=split, label_rule=label_rule, protocol=protocol, allow_partial=allow_partial
+            )
+        case "sfew":
+            return sfew.load(root, split=split, allow_partial=allow_partial)
+        case "expw":
+            return expw.load(root, split=split, protocol=protocol, fold=fold, allow_partial=allow_partial)
+        case "ckplus":
+            return ckplus.load(
+                root, split=split, label_rule=label_rule, protocol=protocol, fold=fold, allow_partial=allow_partial
+            )
+        case "folder":
+            return folder.load(root, split=split)
+        case _:
+            return csvfile.load(root, split=split)
+
+
+def _aligned(
+    name: str,
+    root: Path,
+    split: str,
+    label_rule: str | None,
+    protocol: str | None,
+    fold: int | None,
+    allow_partial: bool,
+) -> FaceDataset:
+    from mien.lab.datasets import align_dataset  # loads ONNX Runtime, which the other ways do not need
+
+    data = load(
+        name,
+        align_dataset.original(root, name),
+        split=split,
+        label_rule=label_rule,
+        protocol=protocol,
+        fold=fold,
+        allow_partial=allow_partial,
+    )
+    return align_dataset.overlay(data, root)
+
+
+def _refuse(name: str, **options: object) -> None:
+    given = [option for option, value in options.items() if value is not None and option not in OPTIONS[name]]
+    if given:
+        raise DataError(f"{name} has no {' or '.join(given)}; leave it out")

@@ -1,0 +1,175 @@
+"""Packed datasets: tar files in WebDataset's naming and, beside them, an index that makes any row one read away.
+
+In a pack: ``pack.json`` (what was packed, under which rule), and per split ``train-000000.tar`` ... holding
+``<key>.jpg`` (or .png), ``<key>.cls`` and ``<key>.json`` per face, ``train.index.npy`` and ``train.ids.txt``. The index
+is mapped, not loaded, and a row's picture is read and decoded when it is asked for: resident memory is the ids and
+labels, about 100 bytes a row.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mien import images
+from mien.errors import DataError, ImageError
+from mien.lab.datasets.dataset import FaceDataset
+from mien.lab.datasets.face_files import read_text
+
+MANIFEST = "pack.json"
+VERSION = 1
+INDEX = np.dtype([("shard", "<i4"), ("offset", "<i8"), ("length", "<i4"), ("label", "<i4")])
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A `read` for FaceDataset. index: (N,) of INDEX, mapped from its file. Shards are opened when first read from,
+    once per process: a copy that goes to another process opens its own."""
+
+    folder: Path
+    split: str
+    index: np.ndarray
+    _open: dict[tuple[int, int], int] = field(default_factory=dict, compare=False, repr=False)
+
+    def __call__(self, row: int) -> np.ndarray:
+        """The face, RGB uint8 (H, W, 3). Raises DataError naming the shard when it cannot be read or decoded."""
+        data = self.encoded(row)
+        try:
+            return images.load(data)
+        except ImageError as error:
+            raise DataError(
+                f"{self._path(row)}, row {row}: cannot be decoded ({error}); pack the dataset again"
+            ) from None
+
+    def encoded(self, row: int) -> bytes:
+        """The picture file's bytes."""
+        _, offset, length, _ = self.index[row].tolist()
+        data = os.pread(self._file(row), length, offset)
+        if len(data) != length:
+            raise DataError(
+                f"{self._path(row)}: row {row} ends after {len(data):,} of {length:,} bytes; pack the dataset again"
+            )
+        return data
+
+    def _path(self, row: int) -> Path:
+        return self.folder / shard_name(self.split, int(self.index[row]["shard"]))
+
+    def _file(self, row: int) -> int:
+        key = (os.getpid(), int(self.index[row]["shard"]))  # after a fork the child must not close or share our files
+        if key not in self._open:
+            try:
+                self._open[key] = os.open(self._path(row), os.O_RDONLY)
+            except OSError as error:
+                raise DataError(
+                    f"{self._path(row)}: cannot be opened ({error.strerror}); pack the dataset again"
+                ) from None
+        return self._open[key]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"folder": self.folder, "split": self.split}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        folder, split = Path(str(state["folder"])), str(state["split"])
+        self.__dict__.update(folder=folder, split=split, index=_index(folder, split), _open={})
+
+
+def shard_name(split: str, number: int) -> str:
+    return f"{split}-{number:06d}.tar"
+
+
+def is_packed(root: Path) -> bool:
+    return (root / MANIFEST).is_file()
+
+
+def splits(root: Path) -> tuple[str, ...]:
+    """The splits that were packed."""
+    return tuple(_manifest(root)["splits"])
+
+
+def load(
+    root: Path,
+    *,
+    split: str,
+    name: str | None = None,
+    label_rule: str | None = None,
+    protocol: str | None = None,
+    fold: int | None = None,
+) -> FaceDataset:
+    """One split of a pack, equal to what was packed: same ids, labels, votes, groups and fingerprint.
+
+    Options that were given must be those that it was packed with. Raises DataError when they are not, when the split
+    was not packed, or when a file of the pack is damaged.
+    """
+    manifest = _manifest(root)
+    told = {"name": name, "protocol": protocol, "fold": fold}
+    wrong = [
+        f"{key} {manifest.get(key)!r}, asked for {value!r}"
+        for key, value in told.items()
+        if value not in (None, manifest.get(key))
+    ]
+    if wrong:
+        raise DataError(f"{root} was packed with {'; '.join(wrong)}; pack it again, or leave the option out")
+    if split not in manifest["splits"]:
+        raise DataError(f"{root}: split {split!r} was not packed; it holds {', '.join(manifest['splits'])}")
+    about = manifest["splits"][split]
+    if label_rule not in (None, about["label_rule"]):
+        raise DataError(
+            f"{root} was packed with label rule {about['label_rule']!r}, asked for {label_rule!r}; pack it again"
+        )
+    index = _index(root, split)
+    ids = tuple(read_text(root / f"{split}.ids.txt").splitlines())
+    if not len(index) == len(ids) == about["rows"]:
+        raise DataError(
+            f"{root}: {split} has {len(index):,} index rows, {len(ids):,} ids and "
+            f"{about['rows']:,} packed rows; pack it again"
+        )
+    return FaceDataset(
+        name=manifest["name"],
+        split=split,
+        label_rule=about["label_rule"],
+        classes=tuple(about["classes"]),
+        labels=index["label"].astype(np.int64),
+        ids=ids,
+        read=Shards(root, split, index),
+        fingerprint=about["fingerprint"],
+        votes=_votes(root, split),
+        groups=_groups(root, split),
+        note=about["note"],
+    )
+
+
+def _manifest(root: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(read_text(root / MANIFEST))
+    except ValueError as error:
+        raise DataError(f"{root / MANIFEST}: not JSON ({error}); pack the dataset again") from None
+    if manifest.get("version") != VERSION:
+        raise DataError(
+            f"{root / MANIFEST}: version {manifest.get('version')!r}, this mien reads {VERSION}; pack the dataset again"
+        )
+    return dict(manifest)
+
+
+def _index(root: Path, split: str) -> np.ndarray:
+    """(N,) of INDEX, mapped."""
+    path = root / f"{split}.index.npy"
+    try:
+        index: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); pack the dataset again") from None
+    if index.dtype != INDEX:
+        raise DataError(f"{path}: columns {index.dtype}, expected {INDEX}; pack the dataset again")
+    return index
+
+
+def _votes(root: Path, split: str) -> np.ndarray | None:
+    path = root / f"{split}.votes.npy"
+    return np.load(path, allow_pickle=False) if path.is_file() else None
+
+
+def _groups(root: Path, split: str) -> dict[str, tuple[str, ...]]:
+    path = root / f"{split}.groups.json"
+    return {name: tuple(values) for name, values in json.loads(read_text(path)).items()} if path.is_file() else {}

@@ -1,0 +1,1 @@
+"""Judging: Scores in, metrics, intervals, comparisons, figures and reports out. No torch."""

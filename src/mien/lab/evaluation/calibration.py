@@ -1,0 +1,128 @@
+"""How far the probabilities can be trusted: reliability bins, temperature, and what abstaining buys. No torch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mien.errors import DataError, UsageError
+
+BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks", section 2: M = 15
+SMALLEST = 1e-12  # probabilities are clipped here before a logarithm, so one wrong zero costs 27.6 nats, not infinity
+TEMPERATURES = (0.05, 20.0)  # the range searched; a fit that lands on an edge is refused
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Rows by confidence. edges: (M + 1,) from 0 to 1; bin m holds (edges[m], edges[m + 1]]. counts: (M,) int64.
+    confidence, accuracy: (M,) means within the bin, NaN where the bin is empty."""
+
+    edges: np.ndarray
+    counts: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+
+@dataclass(frozen=True)
+class RiskCoverage:
+    """What answering only above a threshold costs and buys, one entry per distinct confidence, from strict to lenient.
+
+    thresholds: (T,) confidence at which a row is still answered. coverage: (T,) fraction of rows answered, last is 1.
+    risk: (T,) error rate among the answered. area: mean risk over all coverages (AURC; lower is better).
+    """
+
+    thresholds: np.ndarray
+    coverage: np.ndarray
+    risk: np.ndarray
+    area: float
+
+
+def bin_of(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """(N,) confidences in [0, 1] -> (N,) int64 bin numbers: (m / M, (m + 1) / M] is bin m, and 0 itself is in bin 0."""
+    return np.clip(np.ceil(np.asarray(confidence, np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = BINS) -> Reliability:
+    """Bin the rows by their top probability (Guo et al. 2017, section 2). labels: (N,); probabilities: (N, C)."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    correct = probabilities.argmax(axis=1) == labels
+    where = bin_of(confidence, bins)
+    counts = np.bincount(where, minlength=bins)
+    rows = np.where(counts > 0, counts, np.nan)
+    return Reliability(
+        edges=np.linspace(0.0, 1.0, bins + 1),
+        counts=counts,
+        confidence=np.bincount(where, weights=confidence, minlength=bins) / rows,
+        accuracy=np.bincount(where, weights=correct, minlength=bins) / rows,
+    )
+
+
+def calibration_error(table: Reliability) -> float:
+    """ECE = sum over bins m of n_m / N * |accuracy_m - confidence_m| (Guo et al. 2017, Eq. 3). 0 is perfect."""
+    gaps = np.abs(np.nan_to_num(table.accuracy) - np.nan_to_num(table.confidence))
+    return float((table.counts * gaps).sum() / table.counts.sum())
+
+
+def risk_coverage(labels: np.ndarray, probabilities: np.ndarray) -> RiskCoverage:
+    """Error rate among the rows at least as sure as each threshold (El-Yaniv and Wiener 2010). Equal confidences enter
+    together, because a threshold cannot tell them apart."""
+    confidence = probabilities.max(axis=1)
+    wrong = probabilities.argmax(axis=1) != labels
+    order = np.argsort(-confidence, kind="stable")
+    sure, errors = confidence[order], np.cumsum(wrong[order])
+    last = np.flatnonzero(np.append(sure[1:] != sure[:-1], True))  # the last row of each run of equal confidences
+    answered = last + 1
+    risk = errors[last] / answered
+    steps = np.diff(answered, prepend=0)
+    return RiskCoverage(sure[last], answered / len(labels), risk, float((risk * steps).sum() / len(labels)))
+
+
+def coverage_at_risk(curve: RiskCoverage, risk: float) -> float:
+    """The largest fraction of rows that can be answered with an error rate of at most `risk`; 0.0 when none can."""
+    allowed = curve.coverage[curve.risk <= risk]
+    return float(allowed.max()) if len(allowed) else 0.0
+
+
+def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """softmax(log p / T), (N, C) float64: the same as dividing the logits by T, as softmax forgets a row's constant."""
+    if temperature <= 0:
+        raise UsageError(f"temperature {temperature}: expected a number above 0")
+    scaled = np.log(np.maximum(np.asarray(probabilities, np.float64), SMALLEST)) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    raised = np.exp(scaled)
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
+def negative_log_likelihood(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """NLL = -1/N sum_i ln p_i[y_i], in nats, with probabilities clipped at SMALLEST."""
+    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.maximum(chosen, SMALLEST)).mean())
+
+
+def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The T that minimises the NLL of softmax(log p / T) (Guo et al. 2017, section 4.2), to 1e-4 in ln T.
+
+    Fit it on rows that are not reported. NLL is convex in 1 / T, so a golden-section search over ln T finds the
+    minimum. Raises DataError when the best T lies on the edge of TEMPERATURES (say, when every row is right).
+    """
+    low, high = np.log(TEMPERATURES)
+    ratio = (np.sqrt(5.0) - 1) / 2
+
+    def cost(log_temperature: float) -> float:
+        return negative_log_likelihood(labels, apply_temperature(probabilities, float(np.exp(log_temperature))))
+
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    costs = cost(left), cost(right)
+    while high - low > 1e-4:
+        if costs[0] <= costs[1]:
+            high, right, left = right, left, right - ratio * (right - low)
+            costs = cost(left), costs[0]
+        else:
+            low, left, right = left, right, left + ratio * (high - left)
+            costs = costs[1], cost(right)
+    best = float(np.exp((low + high) / 2))
+    if min(abs(np.log(best / edge)) for edge in TEMPERATURES) < 1e-3:
+        raise DataError(
+            f"the temperature of these {len(labels)} rows runs to {best:.3g}, the edge of {TEMPERATURES}: "
+            "fit on more rows, or on rows the model was not trained on"
+        )
+    return best

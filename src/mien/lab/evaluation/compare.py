@@ -1,0 +1,222 @@
+"""Several models on the same rows, side by side, with paired tests. No torch."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from mien.errors import DataError, UsageError
+from mien.lab.evaluation.intervals import intervals
+from mien.lab.evaluation.metrics import summary
+from mien.lab.evaluation.paired import McNemar, aligned, detectable_rows, holm, mcnemar, paired_difference
+from mien.lab.evaluation.scores import Scores
+from mien.lab.evaluation.statistics import Interval
+
+METRICS: tuple[tuple[str, str], ...] = (
+    ("accuracy", "accuracy, %"),
+    ("balanced_accuracy", "Ave, %"),
+    ("macro_f1", "macro F1, %"),
+    ("ece", "ECE, %"),
+)
+FACTS: tuple[tuple[str, str, float], ...] = (  # key, heading, divisor
+    ("parameters", "parameters, M", 1e6),
+    ("macs", "MACs, M", 1e6),
+    ("bytes", "file, MB", 1e6),
+    ("ms_per_face", "ms a face", 1.0),
+)
+SAME_PROTOCOL = ("dataset", "split", "label_rule", "data_fingerprint")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One compared model. spans: the metrics of METRICS with their intervals. facts: keys of FACTS that are known."""
+
+    name: str
+    spans: Mapping[str, Interval]
+    facts: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """second - first. difference: of the accuracy, by the paired bootstrap. adjusted: McNemar's p after Holm over all
+    pairs. detectable: the smallest accuracy difference that McNemar's test would see on these rows, at 80 % power."""
+
+    first: str
+    second: str
+    difference: Interval
+    mcnemar: McNemar
+    adjusted: float
+    detectable: float
+
+    @property
+    def verdict(self) -> str:
+        if self.adjusted >= 0.05:
+            return "no difference beyond noise"
+        return f"{self.second if self.difference.value > 0 else self.first} is better"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """rows: how many faces. protocol: what all share. notes: where the models' protocols differ."""
+
+    rows: int
+    protocol: Mapping[str, Any]
+    models: tuple[Model, ...]
+    tests: tuple[PairedTest, ...]
+    notes: tuple[str, ...]
+
+
+def compare(
+    scores: Mapping[str, Scores],
+    *,
+    facts: Mapping[str, Mapping[str, float]] | None = None,
+    clusters: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Every model with intervals, and every pair tested. scores: name -> Scores of the same rows under the same labels.
+    facts: name -> parameters, macs, bytes, ms_per_face. clusters: (N,) in the order of the first. Raises DataError when
+    the rows differ."""
+    if len(scores) < 2:
+        raise UsageError(f"{len(scores)} scores file: a comparison needs at least two")
+    first = next(iter(scores.values()))
+    same = {name: held if held is first else aligned(first, held) for name, held in scores.items()}
+    return Comparison(
+        rows=len(first.labels),
+        protocol={field: first.protocol[field] for field in SAME_PROTOCOL},
+        models=tuple(_model(name, held, (facts or {}).get(name, {}), clusters, seed) for name, held in same.items()),
+        tests=_tests(same, clusters, seed),
+        notes=tuple(_notes(same)),
+    )
+
+
+def _model(name: str, scores: Scores, facts: Mapping[str, float], clusters: Sequence[str] | None, seed: int) -> Model:
+    spans = intervals(scores, clusters=clusters, seed=seed)
+    known = summary(scores)
+    absent = [metric for metric, _ in METRICS if metric not in spans or known[metric] is None]
+    if absent:
+        raise DataError(f"{name}: {', '.join(absent)} is undefined for its rows: compare on a split with all classes")
+    return Model(name, {metric: spans[metric] for metric, _ in METRICS}, facts)
+
+
+def _tests(scores: Mapping[str, Scores], clusters: Sequence[str] | None, seed: int) -> tuple[PairedTest, ...]:
+    pairs = list(combinations(scores, 2))
+    exact = [mcnemar(*(scores[name].predictions == scores[name].labels for name in pair)) for pair in pairs]
+    adjusted = holm([test.p for test in exact])
+    return tuple(
+        PairedTest(
+            first=first,
+            second=second,
+            difference=paired_difference(scores[first], scores[second], clusters=clusters, seed=seed).interval,
+            mcnemar=test,
+            adjusted=p,
+            detectable=_detectable(test),
+        )
+        for (first, second), test, p in zip(pairs, exact, adjusted, strict=True)
+    )
+
+
+def _detectable(test: McNemar) -> float:
+    rows = test.both + test.only_first + test.only_second + test.neither
+    return detectable_rows(rows, (test.only_first + test.only_second) / rows)
+
+
+def _notes(scores: Mapping[str, Scores]) -> Iterable[str]:
+    for field in (*SAME_PROTOCOL, "selection_rule", "views"):
+        found = {name: str(held.protocol[field]) for name, held in scores.items()}
+        if len(set(found.values())) > 1:
+            yield f"{field.replace('_', ' ')} differs: " + ", ".join(
+                f"{name}: {value}" for name, value in found.items()
+            )
+
+
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
+def model_table(comparison: Comparison) -> Table:
+    """Head and rows, one a model; a fact that no model has gets no column."""
+    known = [fact for fact in FACTS if any(fact[0] in model.facts for model in comparison.models)]
+    head = ("model", *(label for _, label in METRICS), *(label for _, label, _ in known))
+    rows = [
+        (
+            model.name,
+            *(_with_span(model.spans[metric]) for metric, _ in METRICS),
+            *(f"{model.facts[key] / unit:.3g}" if key in model.facts else "" for key, _, unit in known),
+        )
+        for model in comparison.models
+    ]
+    return head, rows
+
+
+def pair_table(comparison: Comparison) -> Table:
+    """Head and rows, one a pair; what could be seen stands before what was."""
+    head = (
+        "second - first", "could be seen, points", "difference, points", "only first / second right", "McNemar p",
+        "p (Holm)", "verdict",
+    )  # fmt: skip
+    rows: list[tuple[str, ...]] = [
+        (
+            f"{test.second} - {test.first}",
+            f"{100 * test.detectable:.2f}",
+            _with_span(test.difference, sign="+"),
+            f"{test.mcnemar.only_first} / {test.mcnemar.only_second}",
+            f"{test.mcnemar.p:.3g}",
+            f"{test.adjusted:.3g}",
+            test.verdict,
+        )
+        for test in comparison.tests
+    ]
+    return head, rows
+
+
+def _with_span(interval: Interval, *, sign: str = "") -> str:
+    low, high = (f"{100 * side:{sign}.2f}" for side in (interval.low, interval.high))
+    return f"{100 * interval.value:{sign}.2f} [{low}, {high}]"
+
+
+def _introduction(comparison: Comparison) -> list[str]:
+    words = ", ".join(f"{field.replace('_', ' ')} {value}" for field, value in comparison.protocol.items())
+    return [f"{comparison.rows:,} faces; {words}.", *(f"Note: {note}." for note in comparison.notes)]
+
+
+def to_text(comparison: Comparison) -> str:
+    """For the console: both tables in aligned columns."""
+    parts = ["\n".join(_introduction(comparison))]
+    parts += [_aligned_columns(*table) for table in (model_table(comparison), pair_table(comparison))]
+    return "\n\n".join(parts)
+
+
+def _aligned_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[column]) for line in (head, *rows)) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (head, *rows)
+    )
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Both tables as Markdown."""
+    lines = [*_introduction(comparison), ""]
+    for head, rows in (model_table(comparison), pair_table(comparison)):
+        body = [head, ("---",) * len(head), *rows]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in body]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def to_csv(comparison: Comparison) -> str:
+    """One line a model and metric or fact, fractions and plain units at full precision; then one line a pair."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("model", "against", "quantity", "value", "low", "high", "p", "p_holm", "detectable"))
+    for model in comparison.models:
+        for name, span in model.spans.items():
+            writer.writerow((model.name, "", name, span.value, span.low, span.high, "", "", ""))
+        for name, value in model.facts.items():
+            writer.writerow((model.name, "", name, value, "", "", "", "", ""))
+    for test in comparison.tests:
+        span = test.difference
+        numbers = (span.value, span.low, span.high, test.mcnemar.p, test.adjusted, test.detectable)
+        writer.writerow((test.second, test.first, "accuracy difference", *numbers))
+    return text.getvalue()

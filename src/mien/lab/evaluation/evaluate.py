@@ -1,0 +1,127 @@
+"""A model and a dataset's split in, Scores out. Works on anything with a card and `run`: an ONNX file, or a trained run."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from mien.card import ModelCard
+from mien.classifier import Prediction
+from mien.errors import DataError, UsageError
+from mien.lab.datasets import FaceDataset
+from mien.lab.evaluation.scores import Scores
+
+VIEWS: tuple[str, ...] = ("single", "flip", "tencrop")
+AVERAGES: tuple[str, ...] = ("probabilities", "logits")
+ROWS = 256  # faces decoded and classified at a time: bounds the memory
+TENCROP_SHIFT = 1 / 24  # of the side: 2 px at 48, so that the windows are 44 px of 48
+
+
+class Model(Protocol):
+    """What can be evaluated. `run` takes prepared batches (N, C, height, width) float32."""
+
+    @property
+    def card(self) -> ModelCard: ...
+    @property
+    def sha256(self) -> str: ...
+    def run(self, batch: np.ndarray) -> Prediction: ...
+
+
+def evaluate(
+    model: Model, data: FaceDataset, *, views: str = "single", average: str = "probabilities", head: str | None = None,
+    shift: int | None = None, protocol: dict[str, Any] | None = None,
+) -> Scores:  # fmt: skip
+    """Classify every row once and return the Scores. protocol: further facts (selection rule, seed, command, commit).
+
+    views: "single"; "flip" (with the mirror image); "tencrop" (centre and four corner windows, each with its mirror image).
+    shift: px between the centre and a corner window; default a 24th of the side. average: of "probabilities" or "logits".
+    Raises UsageError for an unknown view or average, DataError when head and data share no class.
+    """
+    if views not in VIEWS:
+        raise UsageError(f"views {views!r}: expected one of {', '.join(VIEWS)}")
+    if average not in AVERAGES:
+        raise UsageError(f"average {average!r}: expected one of {', '.join(AVERAGES)}")
+    name = head_for(model.card, data.name, head)
+    moved = round(model.card.input.height * TENCROP_SHIFT) if shift is None else shift
+    probabilities, features = [], []
+    for start in range(0, len(data), ROWS):
+        crops = [data.read(i) for i in range(start, min(start + ROWS, len(data)))]
+        block = _viewed(model, model.card.input.prepare(crops), name, views, average, moved)
+        probabilities.append(block[0])
+        features.append(block[1])
+    if not probabilities:
+        raise DataError(f"{data.name} {data.split} has no rows to evaluate")
+    matched = aligned_to(np.concatenate(probabilities), model.card.heads[name].labels, data.classes)
+    facts = {
+        "dataset": data.name,
+        "data_fingerprint": data.fingerprint,
+        "split": data.split,
+        "label_rule": data.label_rule,
+        "note": data.note,
+        "views": views if views == "single" else f"{views}, mean of {average}",
+        "head": name,
+        "model_sha256": model.sha256,
+        "method": model.card.method,
+        "temperature": model.card.heads[name].temperature,
+        **(protocol or {}),
+    }
+    return Scores(data.labels, matched, data.classes, np.array(data.ids), facts, np.concatenate(features), data.votes)
+
+
+def head_for(card: ModelCard, dataset: str, wanted: str | None) -> str:
+    """The head asked for, else the head named like the dataset, else the default head."""
+    if wanted is not None:
+        card.head(wanted)
+        return wanted
+    return dataset if dataset in card.heads else card.default_head
+
+
+def aligned_to(probabilities: np.ndarray, labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """Columns rearranged by name to `classes`. A class that the model lacks gets 0; one that the data lack is dropped and the
+    rest renormalised. Raises DataError when they share no name."""
+    shared = [name for name in classes if name in labels]
+    if not shared:
+        raise DataError(
+            f"the model answers {', '.join(labels)}; the data have {', '.join(classes)}: no class in common"
+        )
+    matched = np.zeros((len(probabilities), len(classes)), np.float64)
+    for column, name in enumerate(classes):
+        if name in labels:
+            matched[:, column] = probabilities[:, list(labels).index(name)]
+    total = matched.sum(axis=1, keepdims=True)
+    uniform = np.array([name in labels for name in classes]) / len(shared)  # all mass lay on dropped classes
+    return np.where(total > 0, matched / np.where(total > 0, total, 1), uniform).astype(np.float32)
+
+
+def _viewed(
+    model: Model, batch: np.ndarray, head: str, views: str, average: str, shift: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean probabilities (N, K) over the views, and the single view's features (N, D)."""
+    outputs = [model.run(np.ascontiguousarray(view)) for view in windows(batch, views, shift)]
+    stacked = np.stack([output.probabilities[head] for output in outputs]).astype(np.float64)
+    if average == "logits":
+        logs = np.log(np.maximum(stacked, 1e-12)).mean(axis=0)
+        weights = np.exp(logs - logs.max(axis=1, keepdims=True))
+        return weights / weights.sum(axis=1, keepdims=True), outputs[0].features
+    return stacked.mean(axis=0), outputs[0].features
+
+
+def windows(batch: np.ndarray, views: str, shift: int) -> Iterator[np.ndarray]:
+    """The views of a batch (N, C, h, w), the single one first. A corner window is the batch moved by `shift` px, edge pixels
+    repeated: where the network looks at the centre only, that is exactly the corner of the picture."""
+    yield batch
+    if views == "single":
+        return
+    yield batch[..., ::-1]
+    if views == "tencrop":
+        for down in (-shift, shift):
+            for right in (-shift, shift):
+                corner = _moved(batch, down, right)
+                yield corner
+                yield corner[..., ::-1]
+
+
+def _moved(batch: np.ndarray, down: int, right: int) -> np.ndarray:
+    rows = np.clip(np.arange(batch.shape[2]) + down, 0, batch.shape[2] - 1)
+    columns = np.clip(np.arange(batch.shape[3]) + right, 0, batch.shape[3] - 1)
+    return batch[:, :, rows[:, None], columns[None, :]]

@@ -1,0 +1,224 @@
+"""`mien evaluate`: a run folder or an ONNX file and a split in; scores.npz, metrics.json and a report out."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mien.classifier import Classifier
+from mien.errors import MienError, UsageError
+from mien.lab import datasets
+from mien.lab.datasets import FaceDataset
+from mien.lab.evaluation import leaks, report
+from mien.lab.evaluation import metrics as measured
+from mien.lab.evaluation.evaluate import Model, evaluate, head_for
+from mien.lab.evaluation.figures import learning_curves, read_curves, to_bytes
+from mien.lab.evaluation.groups import group_tables, rows_of
+from mien.lab.evaluation.intervals import intervals
+from mien.lab.evaluation.scores import Scores
+from mien.lab.evaluation.text import text_table
+from mien.lab.protocol import command_line, commit
+
+TIMED = 50  # single faces; their median is the time of one
+IDENTITIES = ("subject", "sequence")  # groups of rows that were sampled together, the widest first
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training split that leaks are looked for in, or why there is none (`absent`, words that end a sentence)."""
+
+    data: FaceDataset | None = None
+    absent: str = "no training split was given"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model ready to be judged. facts: its part of the protocol. shift: px between ten-crop's windows, None for the
+    default. costs: what is known of bytes, parameters and macs. run: the folder of a run, or None."""
+
+    model: Model
+    facts: Mapping[str, Any]
+    shift: int | None
+    costs: Mapping[str, float]
+    run: Path | None = None
+
+
+def judge(
+    model: Path,
+    data: FaceDataset,
+    out: Path,
+    *,
+    views: str = "single",
+    average: str = "probabilities",
+    head: str | None = None,
+    training: Training = Training(),
+    accept_mismatch: bool = False,
+    page: Path | None = None,
+) -> dict[str, Any]:
+    """Evaluate, write scores.npz and metrics.json into `out` (and the report to `page`), and return what metrics.json
+    holds: the summary, its intervals, leaks, mismatches, the model's costs and the protocol.
+
+    training: where to look for leaks. Raises DataError when the data are not what the model was
+    made for, unless `accept_mismatch`.
+    """
+    opened = open_model(model)
+    card = opened.model.card
+    mismatches = leaks.check_preprocessing(
+        card, data, head=head_for(card, data.name, head), accepted=accept_mismatch
+    )  # before the work
+    scores = evaluate(
+        opened.model, data, views=views, average=average, head=head, shift=opened.shift, protocol=dict(opened.facts)
+    )
+    hashes = leaks.pixel_hashes(data) if len(data) <= leaks.HASHED_ROWS else None
+    clusters, by = clusters_of(data, hashes)
+    spans = intervals(scores, clusters=clusters)
+    with nullcontext() if opened.run is None else _one_torch_thread():
+        timed = ms_per_face(opened.model, data)
+    found = {
+        **measured.summary(scores),
+        "intervals": {name: asdict(span) for name, span in spans.items()},
+        "clusters": by,
+        "leaks": leaks_of(scores, hashes, training),
+        "mismatches": mismatches,
+        "model": {**opened.costs, "ms_per_face": timed},
+        "protocol": dict(scores.protocol),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    scores.save(out / "scores.npz")
+    (out / "metrics.json").write_text(json.dumps(found, indent=1, sort_keys=True), encoding="utf-8")
+    if page is not None:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        report.write_report(page, html(scores, data, found, clusters=clusters, run=opened.run))
+    return found
+
+
+def open_model(path: Path, *, checkpoint: str = "best.ckpt") -> Opened:
+    """The model of a run folder (of its `checkpoint`) or an ONNX file. Only a run folder needs torch."""
+    facts: dict[str, Any] = {"command": command_line(), "commit": commit()}
+    if path.is_dir():
+        from mien.lab.training.export import TrainedRun
+
+        run = TrainedRun(path, checkpoint=checkpoint)
+        margin = ((run.recipe.resize or run.recipe.size) - run.recipe.size) // 2
+        costs = {"parameters": sum(run.facts["parameters"].values()), "macs": run.facts["macs"]}
+        facts |= {"selection_rule": run.facts["selection_rule"], "seed": run.facts["seed"]}
+        return Opened(run, facts, margin or None, costs, path)
+    if path.suffix != ".onnx":
+        raise UsageError(
+            f"{path}: expected a run folder written by `mien train`, or an .onnx file written by `mien export`"
+        )
+    model = Classifier(path, threads=1)
+    facts |= {"selection_rule": "as stated by the model's publisher", "seed": model.card.seed}
+    return Opened(model, facts, None, {"bytes": path.stat().st_size})
+
+
+def training_split(name: str, root: Path | None, **options: Any) -> Training:
+    """The training split of the same dataset and options, or the reason why leaks cannot be looked for. options: those
+    of `datasets.load`."""
+    try:
+        data = datasets.load(name, root, split="train", **options)
+    except MienError as error:
+        return Training(absent=f"the training split cannot be loaded ({error})")
+    if len(data) > leaks.HASHED_ROWS:
+        return Training(absent=f"the training split has {len(data):,} rows, over {leaks.HASHED_ROWS:,}")
+    return Training(data)
+
+
+def clusters_of(data: FaceDataset, hashes: Sequence[str] | None) -> tuple[Sequence[str] | None, str]:
+    """What the bootstrap draws together, and its name: subjects or sequences where the dataset knows them, else exact
+    copies where the pictures were hashed, else nothing."""
+    for name in IDENTITIES:
+        if any(data.groups.get(name, ())):
+            return data.groups[name], name
+    if hashes is not None:
+        return leaks.duplicate_clusters(hashes), "exact copies"
+    return None, "none"
+
+
+def leaks_of(scores: Scores, hashes: Sequence[str] | None, training: Training) -> dict[str, Any]:
+    """Accuracy with and without the rows that also stand in the training split; "sentence" says it, or why it is not
+    known ("checked" is then False)."""
+    if training.data is None:
+        return {"checked": False, "sentence": f"Leaks were not looked for: {training.absent}."}
+    if scores.protocol["split"] == training.data.split:
+        return {"checked": False, "sentence": "These rows are the training split itself."}
+    if hashes is None:
+        return {"checked": False, "sentence": f"Leaks were not looked for: over {leaks.HASHED_ROWS:,} rows."}
+    found = leaks.leak_report(scores, leaks.leaking(leaks.pixel_hashes(training.data), hashes))
+    spans = {"accuracy": found.accuracy, "accuracy_without": found.without, "accuracy_leaked": found.leaked_only}
+    return {
+        "checked": True,
+        "sentence": found.sentence,
+        "rows": found.rows,
+        "leaked": found.leaked,
+        **{name: None if span is None else asdict(span) for name, span in spans.items()},
+        "ids": list(found.ids),
+    }
+
+
+def ms_per_face(model: Model, data: FaceDataset) -> float:
+    """Median time of one prepared face through the model, batch 1, ms. The caller sees to one thread."""
+    batch = model.card.input.prepare([data.read(0)])
+    model.run(batch)  # the first call also sets up
+    times = []
+    for _ in range(TIMED):
+        start = time.perf_counter()
+        model.run(batch)
+        times.append(time.perf_counter() - start)
+    return round(1000 * median(times), 4)
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def html(
+    scores: Scores,
+    data: FaceDataset,
+    found: Mapping[str, Any],
+    *,
+    clusters: Sequence[str] | None = None,
+    run: Path | None = None,
+) -> str:
+    """The report of a `judge` result. run: the run folder, for its facts and learning curves."""
+    tables = {f"By {table.attribute}": rows_of(table) for table in group_tables(scores, data.groups, clusters=clusters)}
+    notes = [*(f"Accepted although {mismatch}." for mismatch in found["mismatches"]), found["leaks"]["sentence"]]
+    costs = {"Cost": (("quantity", "value"), [(name, f"{value:,}") for name, value in sorted(found["model"].items())])}
+    facts = None if run is None else json.loads((run / "run.json").read_text(encoding="utf-8"))
+    curves = [] if run is None else _curves(run / "metrics.csv")
+    return report.report(scores, run=facts, extra=curves, notes=notes, clusters=clusters, tables={**tables, **costs})
+
+
+def _curves(path: Path) -> list[report.Picture]:
+    """Learning curves of a run: its training loss and what it was selected on."""
+    curves = read_curves(path)
+    columns = [name for name in ("train_loss", "selection") if name in curves]
+    figure = learning_curves({"this run": curves}, columns)
+    return [
+        report.Picture(to_bytes(figure, "svg"), "Learning curves; selection is the accuracy that epochs are chosen by.")
+    ]
+
+
+def printed(found: Mapping[str, Any]) -> str:
+    """The table of a `judge` result, headed by its protocol, with leaks and mismatches below."""
+    protocol = found["protocol"]
+    lines = [f"{protocol['dataset']} {protocol['split']}, label rule {protocol['label_rule']}, head {protocol['head']}"]
+    lines.append(f"views: {protocol['views']}; selected by: {protocol['selection_rule']}; seed {protocol['seed']}")
+    spans = {name: (span["low"], span["high"]) for name, span in found["intervals"].items()}
+    notes = [f"accepted although {mismatch}" for mismatch in found["mismatches"]]
+    notes.append(f"[low, high]: 95 % intervals; drawn together: {found['clusters']}")
+    notes.append(found["leaks"]["sentence"])
+    notes.append(f"{found['model']['ms_per_face']:.2f} ms a face on one thread, one at a time")
+    return "\n".join([*lines, "", text_table(found, intervals=spans), "", *notes])

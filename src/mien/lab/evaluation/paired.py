@@ -1,0 +1,204 @@
+"""Two models on the same rows: McNemar, the paired bootstrap, Holm, and what could have been seen. No torch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+
+from mien.errors import DataError, UsageError
+from mien.lab.evaluation.metrics import COUNT_METRICS
+from mien.lab.evaluation.scores import Scores
+from mien.lab.evaluation.statistics import (
+    LEVEL,
+    REPLICATES,
+    Interval,
+    percentile_interval,
+    replicate_counts,
+    student_quantile,
+)
+
+POWER = 0.8  # the chance of seeing a difference of the detectable size; Cohen 1988's convention
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Rows by who is right: both, only the first, only the second, neither. p: exact, two-sided."""
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """second - first of one metric, with its interval and two-sided p value. detectable: the smallest true difference
+    that this design sees with 80 % power at the same level, in the metric's unit."""
+
+    metric: str
+    interval: Interval
+    p: float
+    detectable: float
+
+
+def aligned(first: Scores, second: Scores) -> Scores:
+    """`second` with its rows in the order of `first`. Raises DataError unless both hold the same rows, labels and
+    classes."""
+    names = " and ".join(repr(str(scores.protocol["model_sha256"]))[:14] for scores in (first, second))
+    if first.classes != second.classes:
+        raise DataError(f"{names} have other classes: {', '.join(first.classes)} against {', '.join(second.classes)}")
+    if not np.array_equal(first.ids, second.ids):
+        second = _reordered(first, second)
+    different = np.flatnonzero(first.labels != second.labels)
+    if len(different):
+        row = different[0]
+        raise DataError(
+            f"{len(different)} rows have other labels, first {first.ids[row]}: {first.classes[first.labels[row]]} "
+            f"against {second.classes[second.labels[row]]}; evaluate both under one label rule"
+        )
+    return second
+
+
+def _reordered(first: Scores, second: Scores) -> Scores:
+    order, other = np.argsort(first.ids, kind="stable"), np.argsort(second.ids, kind="stable")
+    if len(order) != len(other) or not np.array_equal(first.ids[order], second.ids[other]):
+        missing = np.setdiff1d(first.ids, second.ids)
+        extra = np.setdiff1d(second.ids, first.ids)
+        example = str([*missing, *extra][0]) if len(missing) + len(extra) else "ids that repeat"
+        raise DataError(
+            f"not the same rows: {len(missing)} only in the first, {len(extra)} only in the second, for example "
+            f"{example}; evaluate both models on one split"
+        )
+    rows = np.empty(len(order), np.int64)
+    rows[order] = other
+    return replace(
+        second,
+        labels=second.labels[rows],
+        probabilities=second.probabilities[rows],
+        ids=second.ids[rows],
+        features=None if second.features is None else second.features[rows],
+        votes=None if second.votes is None else second.votes[rows],
+    )
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
+    """Exact McNemar test of two (N,) bool vectors "this row is right". Under the null the b + c rows on which only one
+    is right fall either way with probability 1/2: p = min(1, 2 P[Binomial(b + c, 1/2) <= min(b, c)])."""
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    both = int((first & second).sum())
+    neither = len(first) - both - only_first - only_second
+    return McNemar(both, only_first, only_second, neither, sign_test(only_first, only_second))
+
+
+def sign_test(less: int, more: int) -> float:
+    """min(1, 2 P[Binomial(less + more, 1/2) <= min(less, more)]), exact; 1.0 when there is nothing to compare."""
+    try:
+        from scipy.stats import binom
+    except ImportError:
+        raise UsageError("McNemar's test needs scipy, which is not installed: pip install 'mien[eval]'") from None
+    return float(min(1.0, 2 * binom.cdf(min(less, more), less + more, 0.5))) if less + more else 1.0
+
+
+def paired_difference(
+    first: Scores,
+    second: Scores,
+    *,
+    metric: str = "accuracy",
+    clusters: Sequence[str] | np.ndarray | None = None,
+    replicates: int = REPLICATES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Difference:
+    """second - first of a count metric by the paired bootstrap: whole rows (truth, first guess, second guess) are
+    redrawn, stratified by class or by cluster. p = 2 min(P[d* <= 0], P[d* >= 0]) with one added to both counts, so
+    never 0."""
+    if metric not in COUNT_METRICS:
+        raise UsageError(f"no paired bootstrap for {metric!r}: expected one of {', '.join(COUNT_METRICS)}")
+    second = aligned(first, second)
+    size = len(first.classes)
+    cells = (first.labels * size + first.predictions) * size + second.predictions
+    strata = first.labels if clusters is None else None
+    drawn = replicate_counts(
+        cells, size**3, strata=strata, clusters=clusters, replicates=replicates, seed=seed
+    ).reshape(-1, size, size, size)
+    observed = np.bincount(cells, minlength=size**3).reshape(1, size, size, size)
+    value = float(_cell_difference(observed, COUNT_METRICS[metric])[0])
+    draws = _cell_difference(drawn, COUNT_METRICS[metric])
+    how = f"paired bootstrap, {'stratified by class' if clusters is None else 'by cluster'}, {replicates} replicates"
+    interval = percentile_interval(value, draws, level=level, how=f"{how}, seed {seed}")
+    tails = min((draws <= 0).sum(), (draws >= 0).sum())
+    p = min(1.0, 2 * (int(tails) + 1) / (replicates + 1))
+    return Difference(metric, interval, p, _detectable_normal(float(draws.std(ddof=1)), level))
+
+
+def _cell_difference(cells: np.ndarray, metric: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """(B, truth, first, second) counts -> (B,) metric of the second minus metric of the first."""
+    return metric(cells.sum(axis=-2)) - metric(cells.sum(axis=-1))
+
+
+def _detectable_normal(standard_error: float, level: float) -> float:
+    """(z_{(1 + level) / 2} + z_power) standard errors."""
+    normal = NormalDist()
+    return (normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(POWER)) * standard_error
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm 1979: sorted upwards, p_(i) becomes max over j <= i of min(1, (m - j + 1) p_(j)), j counted from 1."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(order))
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(order) - rank) * p_values[index]))
+        adjusted[index] = running
+    return [float(p) for p in adjusted]
+
+
+def detectable_rows(rows: int, discordant: float, *, level: float = LEVEL, power: float = POWER) -> float:
+    """The smallest accuracy difference d that McNemar's test sees on `rows` rows when the two models disagree about
+    correctness on a fraction `discordant` of them: d sqrt(N) = z_a sqrt(psi) + z_b sqrt(psi - d^2) (Connor 1987), at
+    most psi itself, as the difference cannot exceed the disagreement."""
+    if rows < 1 or not 0 <= discordant <= 1:
+        raise UsageError(f"{rows} rows, discordant fraction {discordant}: expected at least one row and 0 to 1")
+    normal = NormalDist()
+    outer, inner = normal.inv_cdf((1 + level) / 2), normal.inv_cdf(power)
+    low, high = 0.0, discordant
+    for _ in range(60):  # bisection to far below float32
+        middle = (low + high) / 2
+        needed = (outer * discordant**0.5 + inner * max(0.0, discordant - middle**2) ** 0.5) / rows**0.5
+        low, high = (middle, high) if middle < needed else (low, middle)
+    return high
+
+
+def detectable_seeds(deviation: float, runs: int, *, level: float = LEVEL, power: float = POWER) -> float:
+    """The smallest difference of two means of `runs` runs each, seed standard deviation `deviation`, that a two-sample
+    t test sees: (t_{(1 + level) / 2, 2n - 2} + t_{power, 2n - 2}) deviation sqrt(2 / n)."""
+    if runs < 2:
+        raise UsageError(f"{runs} run a side: a difference between seeds needs at least 2")
+    freedom = 2 * runs - 2
+    quantiles = student_quantile((1 + level) / 2, freedom) + student_quantile(power, freedom)
+    return float(quantiles * deviation * (2 / runs) ** 0.5)
+
+
+def seed_difference(first: Sequence[float], second: Sequence[float], *, level: float = LEVEL) -> Difference:
+    """mean(second) - mean(first) over runs with Welch's t interval and p value, at least two runs a side."""
+    if min(len(first), len(second)) < 2:
+        raise UsageError(f"{len(first)} and {len(second)} runs: a difference between seeds needs at least 2 a side")
+    try:
+        from scipy.stats import t as student
+    except ImportError:
+        raise UsageError("Welch's test needs scipy, which is not installed: pip install 'mien[eval]'") from None
+    sides = [np.asarray(values, np.float64) for values in (first, second)]
+    value = float(sides[1].mean() - sides[0].mean())
+    parts = [side.var(ddof=1) / len(side) for side in sides]
+    error = float(sum(parts) ** 0.5)
+    if error == 0:
+        return Difference("runs", Interval(value, value, value, level, "Welch"), 1.0 if value == 0 else 0.0, 0.0)
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True))
+    reach = student_quantile((1 + level) / 2, freedom)
+    p = float(2 * student.sf(abs(value) / error, freedom))
+    detectable = (reach + student_quantile(POWER, freedom)) * error
+    return Difference(
+        "runs", Interval(value, value - reach * error, value + reach * error, level, "Welch"), p, detectable
+    )

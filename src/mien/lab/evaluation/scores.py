@@ -1,0 +1,77 @@
+"""Scores: the only thing that tables, figures and comparisons read. One .npz with its protocol inside. No torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mien.errors import DataError
+
+PROTOCOL_FIELDS: tuple[str, ...] = (
+    "dataset", "data_fingerprint", "split", "label_rule", "selection_rule", "seed", "views", "head", "model_sha256",
+    "command", "commit",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scores:
+    """labels: (N,) int64, index the columns of probabilities (N, C) float32 (rows sum to 1). classes: C names.
+    ids: (N,) str. features: (N, D) float32 or None. votes: (N, C) float32 or None. protocol: how the numbers came about."""
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    classes: tuple[str, ...]
+    ids: np.ndarray
+    protocol: Mapping[str, Any]
+    features: np.ndarray | None = None
+    votes: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        rows, columns = self.probabilities.shape
+        if len(self.labels) != rows or len(self.ids) != rows or len(self.classes) != columns:
+            raise DataError(
+                f"scores disagree: {len(self.labels)} labels, {len(self.ids)} ids, {len(self.classes)} classes for "
+                f"probabilities {self.probabilities.shape}"
+            )
+        missing = [field for field in PROTOCOL_FIELDS if field not in self.protocol]
+        if missing:
+            raise DataError(f"the protocol of these scores lacks {', '.join(missing)}")
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """(N,) int64: the most probable class of each row."""
+        return self.probabilities.argmax(axis=1)
+
+    def save(self, path: Path) -> None:
+        held: dict[str, Any] = {
+            "labels": self.labels.astype(np.int64),
+            "probabilities": self.probabilities.astype(np.float32),
+            "classes": np.array(self.classes),
+            "ids": self.ids.astype(str),
+            "protocol": np.array(json.dumps(dict(self.protocol), sort_keys=True)),
+        }
+        for name, value in (("features", self.features), ("votes", self.votes)):
+            if value is not None:
+                held[name] = value.astype(np.float32)
+        np.savez_compressed(path, **held)
+
+    @classmethod
+    def load(cls, path: Path) -> "Scores":
+        """Read a scores file. Raises DataError naming the file and what is wrong with it."""
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                held = {name: data[name] for name in data.files}
+            return cls(
+                labels=held["labels"],
+                probabilities=held["probabilities"],
+                classes=tuple(str(name) for name in held["classes"]),
+                ids=held["ids"],
+                protocol=json.loads(str(held["protocol"])),
+                features=held.get("features"),
+                votes=held.get("votes"),
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{path}: not a scores file ({error}); write one with `mien evaluate`") from None

@@ -1,0 +1,171 @@
+"""How sure a number is: bootstrap and DeLong intervals over rows, t-intervals over seeds. No torch.
+
+A bootstrap that draws rows costs N draws a replicate. Every metric here depends on the rows only through counts of a
+few hundred cells (class x prediction, or class x bin x correct), so the counts are drawn directly, from a multinomial:
+the same distribution, and a million rows cost what a thousand do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from mien.errors import DataError, UsageError
+
+REPLICATES = 2000  # Monte-Carlo error of a 2.5 % quantile's level: sqrt(.025 * .975 / 2000) = 0.35 points
+LEVEL = 0.95
+PROFILES = 5000  # above this many distinct clusters a multinomial over them costs more than drawing rows
+
+
+@dataclass(frozen=True)
+class Interval:
+    """value with its two-sided interval [low, high] at `level`, in the unit of the value. how: the method, in words."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    how: str
+
+
+@dataclass(frozen=True)
+class SeedSummary:
+    """Runs that differ only in their seed. sd: sample standard deviation (n - 1). sd, low, high are None for one
+    run."""
+
+    runs: int
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+
+
+def replicate_counts(
+    cells: np.ndarray,
+    size: int,
+    *,
+    strata: np.ndarray | None = None,
+    clusters: Sequence[str] | np.ndarray | None = None,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> np.ndarray:
+    """(B, size) int64: how often each cell occurs in B resamples of the rows. cells: (N,) int64 in [0, size).
+
+    Without clusters, the rows of each stratum (N,) are resampled among themselves. With clusters (N,), whole clusters
+    are drawn with replacement and strata are not used, since a cluster may cross them; a row with cluster "" is its
+    own.
+    """
+    if strata is not None and clusters is not None:
+        raise UsageError("resample within strata or by clusters, not both: a cluster may cross strata")
+    generator = np.random.default_rng(seed)
+    if clusters is not None:
+        return _cluster_counts(cells, size, np.asarray(clusters), replicates, generator)
+    groups = np.zeros(len(cells), np.int64) if strata is None else strata
+    drawn = np.zeros((replicates, size), np.int64)
+    for group in np.unique(groups):
+        counts = np.bincount(cells[groups == group], minlength=size)
+        drawn += generator.multinomial(counts.sum(), counts / counts.sum(), size=replicates)
+    return drawn
+
+
+def _cluster_counts(
+    cells: np.ndarray, size: int, clusters: np.ndarray, replicates: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Clusters with the same cells are interchangeable, so where few differ the draw is a multinomial over those; where
+    many do, clusters are drawn one by one and their rows weighted, which costs N a replicate."""
+    codes = cluster_codes(clusters)
+    contents, multiplicity = _profiles(cells, codes)
+    if len(contents) > PROFILES:
+        return _drawn_one_by_one(cells, size, codes, replicates, generator)
+    profiles = np.zeros((len(contents), size))
+    for profile, members in zip(profiles, contents, strict=True):
+        np.add.at(profile, members, 1)
+    weights = generator.multinomial(multiplicity.sum(), multiplicity / multiplicity.sum(), size=replicates)
+    return np.rint(weights.astype(np.float64) @ profiles).astype(np.int64)
+
+
+def _profiles(cells: np.ndarray, codes: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """The distinct contents of the clusters, each as its sorted cells, and how many clusters have each."""
+    order = np.lexsort((cells, codes))
+    sizes = np.bincount(codes)[codes[order]]
+    contents: list[np.ndarray] = []
+    multiplicity = []
+    for members in np.unique(sizes):
+        distinct, times = np.unique(cells[order][sizes == members].reshape(-1, members), axis=0, return_counts=True)
+        contents.extend(distinct)
+        multiplicity.append(times)
+    return contents, np.concatenate(multiplicity)
+
+
+def _drawn_one_by_one(
+    cells: np.ndarray, size: int, codes: np.ndarray, replicates: int, generator: np.random.Generator
+) -> np.ndarray:
+    groups = int(codes.max()) + 1
+    drawn = np.empty((replicates, size), np.int64)
+    for row in drawn:
+        weights = np.bincount(generator.integers(groups, size=groups), minlength=groups)
+        row[:] = np.rint(np.bincount(cells, weights=weights[codes], minlength=size))
+    return drawn
+
+
+def cluster_codes(clusters: np.ndarray) -> np.ndarray:
+    """(N,) names -> (N,) int64 from 0 without gaps; every "" becomes a cluster of its own."""
+    names, codes = np.unique(np.asarray(clusters).astype(str), return_inverse=True)
+    alone = np.flatnonzero(names[codes] == "")
+    codes = codes.copy()
+    codes[alone] = len(names) + np.arange(len(alone))
+    return np.unique(codes, return_inverse=True)[1]
+
+
+def percentile_interval(value: float, draws: np.ndarray, *, level: float = LEVEL, how: str) -> Interval:
+    """The percentile bootstrap interval: the (1 - level) / 2 quantiles on both sides of the finite draws (B,)."""
+    finite = draws[np.isfinite(draws)]
+    if not len(finite):
+        raise DataError("no bootstrap replicate gave a number: this metric needs more rows or more classes")
+    tail = (1 - level) / 2
+    low, high = np.quantile(finite, [tail, 1 - tail])
+    return Interval(value, float(low), float(high), level, how)
+
+
+def mean_interval(
+    values: np.ndarray, *, clusters: Sequence[str] | np.ndarray | None = None, level: float = LEVEL
+) -> Interval:
+    """Normal interval of a mean of rows (N,): mean +- z sd / sqrt(N), by the central limit theorem; with clusters, sd
+    / sqrt(N) is sqrt(G / (G - 1) sum_g (sum_{i in g} (x_i - mean))^2) / N."""
+    mean = float(values.mean())
+    codes = np.arange(len(values)) if clusters is None else cluster_codes(np.asarray(clusters))
+    sums = np.bincount(codes, weights=values - mean)
+    error = _z(level) * float(np.sqrt((sums**2).sum() * len(sums) / max(1, len(sums) - 1))) / len(values)
+    return Interval(mean, mean - error, mean + error, level, "normal" if clusters is None else "normal, by cluster")
+
+
+def _z(level: float) -> float:
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def seed_summary(values: Sequence[float], *, level: float = LEVEL) -> SeedSummary:
+    """Mean, sample standard deviation and the Student t interval mean +- t_{n-1} sd / sqrt(n) over runs."""
+    if not len(values):
+        raise DataError("no runs to summarise: give the value of at least one run")
+    numbers = np.asarray(values, np.float64)
+    mean = float(numbers.mean())
+    if len(numbers) == 1:
+        return SeedSummary(1, mean, None, None, None)
+    deviation = float(numbers.std(ddof=1))
+    error = student_quantile((1 + level) / 2, len(numbers) - 1) * deviation / np.sqrt(len(numbers))
+    return SeedSummary(len(numbers), mean, deviation, mean - float(error), mean + float(error))
+
+
+def student_quantile(probability: float, freedom: float) -> float:
+    """The quantile of Student's t with `freedom` degrees of freedom."""
+    return float(_scipy_stats().t.ppf(probability, freedom))
+
+
+def _scipy_stats() -> Any:
+    try:
+        from scipy import stats
+    except ImportError:
+        raise UsageError("intervals need scipy, which is not installed: pip install 'mien[eval]'") from None
+    return stats

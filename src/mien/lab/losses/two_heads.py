@@ -1,0 +1,46 @@
+"""Cross-entropy on both label sets of the same faces: FER+'s vote distribution and FER-2013's hard label."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mien.errors import UsageError
+from mien.lab.batch import Batch, NetworkOutput
+from mien.lab.losses.loss import Loss, Task
+
+
+@dataclass(frozen=True)
+class TwoHeads:
+    """votes_weight, labels_weight: of the two terms. smoothing: label smoothing of the hard labels (Szegedy et al., 2016,
+    arXiv:1512.00567)."""
+
+    votes_weight: float = 1.0
+    labels_weight: float = 1.0
+    smoothing: float = 0.1
+
+    @property
+    def embeddings(self) -> int:
+        return 0
+
+    def build(self, task: Task) -> Loss:
+        if not task.has_votes:
+            raise UsageError("loss two-heads needs votes: train with --data ferplus --set label_rule=joint")
+        return _TwoHeads(self)
+
+
+class _TwoHeads(Loss):
+    def __init__(self, options: TwoHeads) -> None:
+        super().__init__()
+        self.options = options
+
+    def forward(self, output: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
+        if output.heads is None or "fer2013" not in output.heads or batch.votes is None:
+            raise UsageError("loss two-heads needs a network with the head 'fer2013' and a batch with votes")
+        with torch.autocast(batch.images.device.type, enabled=False):
+            logits, second = output.logits.float(), output.heads["fer2013"].float()
+            voted = batch.votes.sum(dim=1)  # 1, or 0 where the row has no usable votes
+            soft = -(batch.votes * F.log_softmax(logits, dim=1)).sum() / voted.sum().clamp(min=1)
+            hard = F.cross_entropy(second, batch.labels, label_smoothing=self.options.smoothing)
+        return {"votes": self.options.votes_weight * soft, "labels": self.options.labels_weight * hard}

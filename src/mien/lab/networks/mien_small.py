@@ -1,0 +1,79 @@
+"""mien-small: the network of the bundled model. Plain 3x3 convolutions, since they are what CPUs run best.
+
+Four stages of Conv3x3-BN-ReLU, each halved by a 2x2 max pooling. A convolution that keeps its width adds its input before the
+ReLU (He et al., 2016, arXiv:1512.03385), which a runtime fuses into the convolution. Two linear heads read one global average:
+the dataset's classes, and FER-2013's seven.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from mien.expressions import BASIC
+from mien.lab.batch import NetworkOutput
+from mien.lab.networks.heads import EmbeddingHead
+from mien.lab.networks.network import Network, Shape, check_size
+
+
+@dataclass(frozen=True)
+class MienSmall:
+    """widths: channels of the stages. depths: convolutions per stage. dropout: before the heads. second_head: add FER-2013's
+    seven classes as the head "fer2013" (a network with k embeddings has one head only)."""
+
+    widths: tuple[int, ...] = (32, 64, 128, 256)
+    depths: tuple[int, ...] = (1, 2, 2, 2)
+    dropout: float = 0.3
+    second_head: bool = True
+
+    @property
+    def minimum_size(self) -> int:
+        return int(2 ** len(self.widths))
+
+    def build(self, shape: Shape) -> Network:
+        check_size("mien-small", shape.size, self.minimum_size)
+        return _MienSmall(self, shape)
+
+
+class _MienSmall(Network):
+    def __init__(self, options: MienSmall, shape: Shape) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        before = shape.channels
+        for width, depth in zip(options.widths, options.depths, strict=True):
+            stages += [
+                _Convolution(before, width),
+                *(_Convolution(width, width) for _ in range(depth - 1)),
+                nn.MaxPool2d(2),
+            ]
+            before = width
+        self.trunk = nn.Sequential(*stages[:-1])  # no pooling before the global average
+        self.feature_dim = before
+        self.dropout = nn.Dropout(options.dropout)
+        self.head = nn.Linear(before, shape.classes)
+        self.embeddings = EmbeddingHead(before, shape.embeddings, shape.classes) if shape.embeddings else None
+        if self.embeddings is not None:
+            self.feature_dim = self.embeddings.feature_dim
+        self.head_fer2013 = nn.Linear(before, len(BASIC)) if options.second_head else None
+
+    def forward(self, images: Tensor, attention: bool = False) -> NetworkOutput:
+        features = self.trunk(images).mean(dim=(2, 3))  # (N, D)
+        if self.embeddings is not None:
+            return replace(self.embeddings(features), attention={} if attention else None)
+        dropped = self.dropout(features)
+        heads = {"fer2013": self.head_fer2013(dropped)} if self.head_fer2013 is not None else None
+        return NetworkOutput(self.head(dropped), features, attention={} if attention else None, heads=heads)
+
+
+class _Convolution(nn.Module):
+    """ReLU(BN(conv3x3(x))), with x added before the ReLU where the width stays."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(after)
+        self.residual = before == after
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.convolution(x))
+        return torch.relu(x + y if self.residual else y)

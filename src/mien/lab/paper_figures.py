@@ -1,0 +1,224 @@
+"""Every figure of the five papers: what draws it here, and those that a reproduction's Scores files can draw. No
+torch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mien.errors import DataError, UsageError
+from mien.lab.evaluation import figures
+from mien.lab.evaluation.metrics import confusion_counts
+from mien.lab.evaluation.paper_table import Cell
+from mien.lab.evaluation.report import Picture, pictures
+from mien.lab.evaluation.scores import Scores
+from mien.lab.reproduce import SCORES, Job, Plan
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CURVE_COLUMNS = ("train_loss", "valid_loss", "selection")  # of metrics.csv; selection: accuracy that chooses the epoch
+
+
+@dataclass(frozen=True)
+class PaperFigure:
+    """One figure of a paper. kind: a key of DRAWN, or one of NEEDS, which says what it takes. dataset, variants,
+    condition, fold: the runs that it shows, in the words of Job."""
+
+    method: str
+    number: str
+    kind: str
+    title: str
+    dataset: str = ""
+    variants: tuple[str, ...] = ()
+    condition: str = ""
+    fold: int | None = None
+
+
+NEEDS = {  # kinds that Scores files cannot draw: what does
+    "explanation": "a drawing that explains the method: nothing to measure",
+    "samples": "pictures of the dataset: its licence decides whether they may be shown, so it is not drawn",
+    "histogram": "figures.class_histogram of the training split's class counts: needs the data, no run",
+    "attention": "attention.own_maps and attention.attention_figure: needs the network and pictures to show",
+    "mistakes": "figures.grid with figures.most_confident_mistakes: needs pictures that may be shown",
+}
+
+
+def _confusions(method: str, number: str, variant: str, *datasets: str, fold: int | None = None) -> list[PaperFigure]:
+    return [
+        PaperFigure(method, number, "confusion", f"confusion matrix, {name}", name, (variant,), fold=fold)
+        for name in datasets
+    ]
+
+
+_FOUR_LOSSES = ("softmax", "centre", "island", "lban-il")
+_WCL_LOSSES = ("softmax", "centre", "w-softmax", "centre-w", "wcl")
+
+PAPER_FIGURES: tuple[PaperFigure, ...] = (
+    PaperFigure("lban-il", "1", "explanation", "toy features under four losses"),
+    PaperFigure("lban-il", "2", "explanation", "the network"),
+    PaperFigure("lban-il", "3", "samples", "sample pictures"),
+    *_confusions("lban-il", "4", "lban-il", "rafdb", "sfew", "fer2013"),
+    *_confusions("lban-il", "4", "lban-il", "expw", fold=5),
+    PaperFigure("lban-il", "5", "tsne", "t-SNE of the 128 features", "rafdb", _FOUR_LOSSES),
+    PaperFigure("lban-il", "6", "attention", "LBAB-1: input, T, M and (1 + M) T", "rafdb", ("lban-il",)),
+    PaperFigure("wcl", "1", "explanation", "the framework"),
+    PaperFigure("wcl", "2", "samples", "sample pictures"),
+    PaperFigure("wcl", "3", "histogram", "classes of the training set", "affectnet"),
+    PaperFigure("wcl", "4", "samples", "sample pictures of VGGFace2"),
+    PaperFigure("wcl", "5", "curves", "learning curves by loss", "affectnet", _WCL_LOSSES, "start VGGFace2"),
+    *(
+        PaperFigure("wcl", "6", "confusion", f"confusion matrix, {variant}", "affectnet", (variant,), f"start {start}")
+        for variant, start in (
+            ("softmax", "VGGFace2"),  # model 6; the text's "model 1" is a slip, its recalls are model 6's
+            ("wcl", "VGGFace2"),
+            ("resnet50-softmax", "ImageNet"),
+            ("resnet50-wcl", "ImageNet"),
+        )
+    ),
+    *(PaperFigure("resface", number, "explanation", "the architecture") for number in "1234"),
+    *_confusions("resface", "ours", "resface18-abc", "rafdb", "ferplus"),  # the paper shows none
+    PaperFigure("resface", "ours", "attention", "maps of the modulator", "rafdb", ("resface18-abc",)),
+    *(PaperFigure("mscar", number, "explanation", "the network") for number in "1234"),
+    PaperFigure("mscar", "5", "samples", "sample pictures"),
+    PaperFigure("mscar", "6", "curves", "accuracy and loss over 200 epochs", "ferplus", ("mscar",)),
+    *_confusions("mscar", "7", "mscar", "ckplus"),
+    *_confusions("mscar", "8", "mscar", "ferplus"),
+    *(PaperFigure("ad-corre", number, "explanation", "the loss") for number in "123"),
+    *_confusions("ad-corre", "4", "ad-corre", "affectnet", "rafdb", "fer2013"),
+    PaperFigure("ad-corre", "5", "tsne", "t-SNE of the embeddings", "affectnet", ("ce", "ad-corre")),
+    PaperFigure("ad-corre", "6", "sweep", "accuracy over lambda", "affectnet", ("ad-corre",)),
+    PaperFigure("ad-corre", "7", "mistakes", "correct and misclassified rows", "affectnet", ("ad-corre",)),
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure's entry: the pictures that could be drawn, and in words what is missing ("" when nothing is)."""
+
+    figure: PaperFigure
+    pictures: tuple[Picture, ...]
+    missing: str
+
+
+def draw_figures(
+    method: str, out: Path, cells: Sequence[Cell], plan: Plan, *, number: str | None = None, seed: int = 0
+) -> list[Drawn]:
+    """Every figure of a method's paper, or the one called `number`, from the runs of `seed` below `out`. cells: of
+    `lay_out`, for figures that are curves of printed numbers. plan: its preset and data say which runs."""
+    wanted = [figure for figure in PAPER_FIGURES if figure.method == method and number in (None, figure.number)]
+    if not wanted:
+        there = ", ".join(dict.fromkeys(figure.number for figure in PAPER_FIGURES if figure.method == method))
+        raise UsageError(f"{method} has no figure {number!r}: there are {there or 'none'}")
+    return [_drawn(figure, out, cells, plan, seed) for figure in wanted]
+
+
+def _drawn(figure: PaperFigure, out: Path, cells: Sequence[Cell], plan: Plan, seed: int) -> Drawn:
+    if figure.kind in NEEDS:
+        return Drawn(figure, (), NEEDS[figure.kind])
+    try:
+        if figure.kind == "sweep":
+            return Drawn(figure, (Picture(figures.to_bytes(_sweep(figure, cells), "svg"), _caption(figure)),), "")
+        return _drawn_from_runs(figure, out, plan, seed)
+    except DataError as error:
+        return Drawn(figure, (), str(error))
+
+
+def figure_jobs(method: str, number: str, plan: Plan, *, seed: int = 0) -> list[Job]:
+    """The runs that the figure called `number` shows, each once; [] for one that no run draws."""
+    figures = [figure for figure in PAPER_FIGURES if (figure.method, figure.number) == (method, number)]
+    drawable = [figure for figure in figures if figure.kind in DRAWN]
+    return list(dict.fromkeys(job for figure in drawable for job in _jobs(figure, plan, seed)))
+
+
+def _jobs(figure: PaperFigure, plan: Plan, seed: int) -> list[Job]:
+    dataset = plan.data or figure.dataset
+    fold = figure.fold if dataset == figure.dataset else None  # the paper's folds are of its own dataset
+    return [
+        Job(figure.method, variant, dataset, plan.preset, seed, fold, figure.condition) for variant in figure.variants
+    ]
+
+
+def _drawn_from_runs(figure: PaperFigure, out: Path, plan: Plan, seed: int) -> Drawn:
+    jobs = _jobs(figure, plan, seed)
+    there = [job for job in jobs if (out / job.folder / SCORES).is_file()]
+    missing = "" if len(there) == len(jobs) else "not run: " + ", ".join(j.folder for j in jobs if j not in there)
+    drawings = DRAWN[figure.kind](out, there) if there else []
+    shown = [Picture(figures.to_bytes(drawing, "svg"), f"{_caption(figure)}: {name}") for name, drawing in drawings]
+    return Drawn(figure, tuple(shown), missing)
+
+
+def _caption(figure: PaperFigure) -> str:
+    return f"{'Ours' if figure.number == 'ours' else f'Fig. {figure.number}'}, {figure.title}"
+
+
+def _confusion(out: Path, jobs: Sequence[Job]) -> list[tuple[str, "Figure"]]:
+    found = []
+    for job in jobs:
+        scores = Scores.load(out / job.folder / SCORES)
+        counts = confusion_counts(scores.labels, scores.predictions, len(scores.classes))
+        found.append((job.folder, figures.confusion(counts, scores.classes)))
+    return found
+
+
+def _tsne(out: Path, jobs: Sequence[Job]) -> list[tuple[str, "Figure"]]:
+    found = []
+    for job in jobs:
+        scores = Scores.load(out / job.folder / SCORES)
+        if scores.features is None:
+            raise DataError(f"{job.folder}/{SCORES} holds no features: evaluate again and keep them")
+        positions, rows = figures.embedding(scores.features, seed=job.seed)
+        found.append((job.folder, figures.scatter(positions, scores.labels[rows], scores.classes, title=job.variant)))
+    return found
+
+
+def _curves(out: Path, jobs: Sequence[Job]) -> list[tuple[str, "Figure"]]:
+    runs = {}
+    for job in jobs:
+        held = sorted((out / job.folder).rglob("metrics.csv"))
+        if not held:
+            raise DataError(f"{job.folder}: no metrics.csv beside the scores; train it again to get its curves")
+        runs[job.variant] = figures.read_curves(held[0])
+    columns = [name for name in CURVE_COLUMNS if any(name in curves for curves in runs.values())]
+    return [(", ".join(job.folder for job in jobs), figures.learning_curves(runs, columns))]
+
+
+DRAWN: dict[str, Callable[[Path, Sequence[Job]], list[tuple[str, "Figure"]]]] = {
+    "confusion": _confusion,
+    "tsne": _tsne,
+    "curves": _curves,
+}
+
+
+def _sweep(figure: PaperFigure, cells: Sequence[Cell]) -> "Figure":
+    """Printed and measured numbers of the table that bears the figure's name, over the last word of their rows."""
+    held = [cell for cell in cells if cell.published.table == f"Fig. {figure.number}"]
+    if not held:
+        raise DataError(f"no printed numbers of Fig. {figure.number}: lay the table out without --table")
+    values = [float(cell.published.row.split()[-1]) for cell in held]
+    order = np.argsort(values)
+    printed = [held[i].published.value for i in order]
+    measured = [None if (found := held[i].measured) is None else found.mean for i in order]
+    spans = [
+        None
+        if (found := held[i].measured) is None or found.low is None or found.high is None
+        else (found.low, found.high)
+        for i in order
+    ]
+    series: dict[str, Sequence[float | None]] = {"printed": printed}
+    if any(value is not None for value in measured):
+        series["measured here"] = measured
+    return figures.sweep(
+        [values[i] for i in order], series, xlabel="λ", ylabel="accuracy, %", bars={"measured here": spans}
+    )
+
+
+def section(drawn: Sequence[Drawn]) -> str:
+    """The entries as HTML for `reproduce.write_pages(sections={"Figures": ...})`."""
+    entries = "".join(
+        f"<li>{escape(_caption(entry.figure))}: {escape(entry.missing or 'drawn below')}</li>" for entry in drawn
+    )
+    return f"<ul>{entries}</ul>" + pictures([picture for entry in drawn for picture in entry.pictures])

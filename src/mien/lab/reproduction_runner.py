@@ -1,0 +1,279 @@
+"""Trains and evaluates the runs that fill the cells of a paper's table: what `mien reproduce` does.
+
+One output folder holds runs of one set of changes only (`asked.json` beside the runs of a method and preset): a table
+whose cells were trained under different `--set` could not be read.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mien.errors import DataError, UsageError
+from mien.lab import datasets, methods
+from mien.lab.datasets import FaceDataset
+from mien.lab.evaluation.evaluate import evaluate
+from mien.lab.evaluation.judge import open_model
+from mien.lab.evaluation.paper_table import Cell
+from mien.lab.evaluation.scores import Scores
+from mien.lab.losses.label_distribution import LabelDistribution
+from mien.lab.methods.method import Method, Recipe
+from mien.lab.networks import Shape
+from mien.lab.networks.counts import count
+from mien.lab.paper_figures import draw_figures, figure_jobs, section
+from mien.lab.reproduce import Job, Outcome, Plan, jobs, lay_out, run_cells, write_pages
+from mien.lab.training.checkpoint import BEST_ON_TEST
+from mien.lab.training.recipes import Choice, resolve
+from mien.lab.training.trainer import Source, train
+
+SCRATCH = "scratch"
+# The rows that are reported: where a test split exists it is the test split, except where papers, or we, report another.
+REPORTED = {
+    "fer2013": "valid",  # PublicTest; `report_on="test"` asks for PrivateTest, for those who have it
+    "ferplus": "valid",
+    "affectnet": "valid",  # its test set was never published
+    "sfew": "valid",  # nor were these labels
+}
+# How a paper divided a dataset, where it is not the dataset's default: options of `datasets.load`, or "split".
+DIVIDED: Mapping[tuple[str, str], Mapping[str, str]] = {
+    ("wcl", "affectnet"): {"protocol": "wcl", "split": "test"},  # methods.md 2.3
+    ("ad-corre", "affectnet"): {"label_rule": "7-class"},  # methods.md 5.6
+    ("mscar", "ckplus"): {"protocol": "mscar"},  # methods.md 4.6
+}
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """How all runs of a reproduction are made. root: where the datasets lie. settings: KEY=VALUE changes of every
+    recipe, or VARIANT:KEY=VALUE of one variant's. select_on: what epochs are chosen by, "holdout" or "valid".
+    report_on: the reported split, None for the usual one. weights: start ("VGGFace2") -> checkpoint. teacher: a run
+    folder, for variants that learn from one. threads: of the CPU, None for all cores."""
+
+    root: Path | None = None
+    settings: tuple[str, ...] = ()
+    select_on: str = "holdout"
+    report_on: str | None = None
+    weights: Mapping[str, Path] | None = None
+    teacher: Path | None = None
+    threads: int | None = None
+    allow_partial: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingRunner:
+    """A `reproduce.Runner` that trains: into the job's own folder, going on where a killed run stopped."""
+
+    conduct: Conduct
+    say: Callable[[str], None] = print
+
+    def __call__(self, job: Job, folder: Path) -> Outcome:
+        """Raises DataError where the dataset, the start weights or the teacher are absent."""
+        choice, source = choice_of(job, self.conduct), source_of(job, self.conduct)
+        _, recipe = resolve(choice)
+        data = reported_rows(job, self.conduct, recipe)
+        train(
+            choice,
+            source,
+            folder,
+            seed=job.seed,
+            resume=True,
+            pretrained=self._weights(job),
+            teacher=self._teacher(job, recipe),
+            watched=data,
+            threads=self.conduct.threads,
+            say=lambda line: self.say(f"{job.folder}: {line}"),
+        )
+        facts = {"preset": choice.preset, "variant": job.variant, "epochs": recipe.epochs}
+        rule = "epoch that was best on these rows: biased"
+        biased = self._scores(folder, data, recipe, facts | {"selection_rule": rule}, checkpoint=BEST_ON_TEST)
+        return Outcome(self._scores(folder, data, recipe, facts, checkpoint="best.ckpt"), biased)
+
+    def _scores(
+        self, folder: Path, data: FaceDataset, recipe: Recipe, facts: Mapping[str, Any], *, checkpoint: str
+    ) -> Scores:
+        opened = open_model(folder, checkpoint=checkpoint)
+        return evaluate(opened.model, data, views=recipe.views, shift=opened.shift, protocol={**opened.facts, **facts})
+
+    def _weights(self, job: Job) -> Path | None:
+        start = start_of(job)
+        if start in ("", SCRATCH):
+            return None
+        known = dict(self.conduct.weights or {})
+        if start not in known:
+            raise DataError(f"this row starts from {start} weights, which are not here: pass --pretrained {start}=FILE")
+        return known[start]
+
+    def _teacher(self, job: Job, recipe: Recipe) -> Path | None:
+        if not (isinstance(recipe.loss, LabelDistribution) and recipe.loss.source == "teacher"):
+            return None
+        if self.conduct.teacher is None:
+            raise DataError(
+                f"variant {job.variant} learns from a teacher, which is not here: pass --teacher RUN (train one with "
+                f"`mien train ldg`), or learn from votes: --set {job.variant}:loss.source=votes"
+            )
+        return self.conduct.teacher
+
+
+def start_of(job: Job) -> str:
+    """The weights that a job starts from ("VGGFace2", "scratch"), or "" where its row does not say."""
+    return job.condition.removeprefix("start ") if job.condition.startswith("start ") else ""
+
+
+def choice_of(job: Job, conduct: Conduct) -> Choice:
+    """The job's variant under its preset, or under the preset's own recipe for the dataset or the start where the
+    method has one ("paper/fer2013"), with the job's settings and then the user's."""
+    recipes = methods.load(job.method).recipes
+    special = [f"{job.preset}/{word}" for word in (job.dataset, start_of(job)) if word]
+    preset = next((name for name in special if name in recipes), job.preset)
+    settings = (*job.settings, *settings_for(job.variant, conduct.settings))
+    return Choice(job.method, preset, settings=settings, variant=job.variant)
+
+
+def settings_for(variant: str, settings: Iterable[str]) -> tuple[str, ...]:
+    """The settings that concern a variant: KEY=VALUE all of them, VARIANT:KEY=VALUE that one."""
+    found = []
+    for setting in settings:
+        whose, colon, rest = setting.partition(":")
+        if colon and "=" not in whose:
+            found += [rest] if whose == variant else []
+        else:
+            found.append(setting)
+    return tuple(found)
+
+
+def source_of(job: Job, conduct: Conduct) -> Source:
+    """Where the job's training rows come from, divided as its paper divided them. Raises UsageError where epochs would
+    be chosen on the rows that are reported."""
+    options = _division(job, conduct)
+    split = options.pop("split")
+    if conduct.select_on == split:
+        raise UsageError(f"{job.dataset} {split} is reported, so it cannot choose the epoch: pass --select-on holdout")
+    return Source(
+        job.dataset, conduct.root, fold=job.fold, select_on=conduct.select_on, allow_partial=conduct.allow_partial,
+        protocol=options.get("protocol"), label_rule=options.get("label_rule"),
+    )  # fmt: skip
+
+
+def _division(job: Job, conduct: Conduct) -> dict[str, str]:
+    found = {"split": REPORTED.get(job.dataset, "test"), **DIVIDED.get((job.method, job.dataset), {})}
+    if conduct.report_on is not None:
+        found["split"] = conduct.report_on
+    if (job.method, job.dataset, found["split"]) == ("ad-corre", "fer2013", "test"):
+        found["protocol"] = "ad-corre"  # Table 4: public and private test together
+    return found
+
+
+def reported_rows(job: Job, conduct: Conduct, recipe: Recipe) -> FaceDataset:
+    """The rows that the cell reports. FER+ is judged by the recipe's label rule, a joint one by the majority."""
+    options = _division(job, conduct)
+    rule = options.get("label_rule")
+    if job.dataset == "ferplus" and recipe.label_rule != "joint":
+        rule = rule or recipe.label_rule
+    return datasets.load(
+        job.dataset, conduct.root, split=options["split"], label_rule=rule, protocol=options.get("protocol"),
+        fold=job.fold, allow_partial=conduct.allow_partial,
+    )  # fmt: skip
+
+
+def counted(method: Method, name: str) -> dict[str, float]:
+    """Parameters, MACs and Keras' total of a variant as the paper has it, for the cells that are counted. Raises
+    UsageError when the method has no such variant."""
+    if name not in method.variants:
+        raise UsageError(f"{method.name} has no variant {name!r}: expected one of {', '.join(method.variants)}")
+    variant = method.variants[name]
+    shape = Shape(variant.channels, variant.classes, variant.size, variant.loss.embeddings)
+    found = count(variant.network.build(shape), shape)
+    return {"parameters": found.weights, "macs": found.macs, "keras_total": found.keras_total}
+
+
+def remember(folder: Path, conduct: Conduct) -> None:
+    """Keep what was asked in `folder`/asked.json. Raises UsageError when the folder's runs were asked otherwise."""
+    asked: dict[str, Any] = {
+        "settings": list(conduct.settings),
+        "select_on": conduct.select_on,
+        "report_on": conduct.report_on,
+        "allow_partial": conduct.allow_partial,
+    }
+    path = folder / "asked.json"
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = [
+            f"{key} was {before.get(key)}, now {value}" for key, value in asked.items() if before.get(key) != value
+        ]
+        if differing:
+            raise UsageError(f"{folder} holds runs of another reproduction: {'; '.join(differing)}; choose another -o")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asked, indent=1), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """cells: of every printed number asked for. missing: figures that could not be drawn, in words. pages: written."""
+
+    cells: tuple[Cell, ...]
+    missing: tuple[str, ...]
+    pages: tuple[Path, ...]
+
+
+def reproduce(name: str, plan: Plan, out: Path, *, conduct: Conduct, say: Callable[[str], None] = print) -> Reproduced:
+    """Run what is missing, lay the tables out, draw the figures, write the pages. A finished run is never made again; a
+    run whose data are absent leaves its cells empty and the rest goes on."""
+    method = methods.load(name)
+    if plan.preset not in method.recipes:
+        raise UsageError(f"{name} has no preset {plan.preset!r}: expected one of {', '.join(method.recipes)}")
+    drawn_only = plan.figure is not None and plan.table is None and not _printed(method, plan)
+    wanted = [] if drawn_only else jobs(method, plan)
+    if plan.figure is not None:
+        wanted += [job for job in figure_jobs(name, plan.figure, plan) if job not in wanted]
+    for job in wanted:
+        source_of(job, conduct)  # refuse what cannot be meant before anything is trained
+        resolve(choice_of(job, conduct))
+    remember(out / name / plan.preset.replace("/", "-"), conduct)
+    problems = run_cells(wanted, out, runner=TrainingRunner(conduct, say), say=say)
+    counts = cache(lambda variant: counted(method, variant))
+    cells = [] if drawn_only else lay_out(method, out, plan, problems=problems, counts=counts)
+    figures = draw_figures(name, out, cells, plan, number=plan.figure) if plan.figure or not plan.table else []
+    pages = write_pages(
+        f"{method.title}: {plan_in_words(plan)}",
+        cells,
+        out,
+        name=page_name(name, plan),
+        intro=introduction(method, plan, conduct, wanted),
+        sections={"Figures": section(figures)} if figures else {},
+    )
+    missing = [f"Fig. {entry.figure.number}: {entry.missing}" for entry in figures if entry.missing]
+    return Reproduced(tuple(cells), tuple(missing), pages)
+
+
+def _printed(method: Method, plan: Plan) -> bool:
+    """Whether the figure that a plan asks for has printed numbers."""
+    return any(number.table == f"Fig. {plan.figure}" for number in method.published)
+
+
+def plan_in_words(plan: Plan) -> str:
+    parts = [f"Table {plan.table}" if plan.table else "", f"Fig. {plan.figure}" if plan.figure else ""]
+    return " and ".join(part for part in parts if part) or "every table and figure"
+
+
+def page_name(method: str, plan: Plan) -> str:
+    """A file name that tells reproductions of one folder apart."""
+    parts = [method, plan.preset.replace("/", "-"), plan.data or ""]
+    parts += [f"table{plan.table}" if plan.table else "", f"figure{plan.figure}" if plan.figure else ""]
+    return "-".join(part.replace(" ", "") for part in parts if part)
+
+
+def introduction(method: Method, plan: Plan, conduct: Conduct, wanted: Iterable[Job]) -> list[str]:
+    """What every cell of the page has in common, in sentences."""
+    epochs = {resolve(choice_of(job, conduct))[1].epochs for job in wanted}
+    lines = [method.citation.rstrip(".") + ".", f"Preset {plan.preset}, {plan.seeds} seeds."]
+    if epochs:
+        lines.append(f"Every run trains {' or '.join(map(str, sorted(epochs)))} epochs.")
+    lines.append(f"Epochs are chosen on {'a fixed tenth of train' if conduct.select_on == 'holdout' else 'valid'}.")
+    if conduct.settings:
+        lines.append(f"Changed: {', '.join(conduct.settings)}.")
+    if plan.data:
+        lines.append(f"Measured on {plan.data}: rows can be compared with each other, not with the printed numbers.")
+    return lines

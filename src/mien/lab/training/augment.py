@@ -1,0 +1,125 @@
+"""Augmentation of a whole batch: one affine warp, then light (kornia). See `Augment` for what each field means.
+
+Every number drawn is a function of (seed, epoch, sample id): `randomness`.
+"""
+
+import math
+
+import numpy as np
+import torch
+from kornia.filters import gaussian_blur2d
+from kornia.geometry.transform import warp_affine
+from torch import Tensor
+
+from mien.lab.methods.method import Augment
+from mien.lab.training.randomness import normal, uniform
+
+_GEOMETRY, _LIGHT, _NOISE = 0, 1, 2  # streams of randomness
+_BLUR_SIGMA = (0.4, 1.6)  # px at the network's input
+_NOISE_STD = (0.01, 0.08)  # on the 0-1 scale
+
+
+def augment(
+    pictures: Tensor, ids: np.ndarray, options: Augment, *, size: int, window: float, seed: int, epoch: int
+) -> Tensor:
+    """(N, C, S, S) float32 in 0-1 -> (N, C, size, size) float32 in 0-1.
+
+    window: side of the random crop as a fraction of S; 1 takes the whole picture. ids: (N,) int64.
+    """
+    u = uniform(seed, epoch, ids, draws=9, stream=_GEOMETRY)
+    matrix = _affine(u, options, side=pictures.shape[-1], size=size, window=window)
+    warped = warp_affine(
+        pictures,
+        torch.from_numpy(matrix),
+        (size, size),
+        mode="bilinear",
+        padding_mode=options.fill,
+        align_corners=True,
+    )
+    warped = _light(warped, uniform(seed, epoch, ids, draws=9, stream=_LIGHT), options)
+    return _noise(warped, ids, options, seed, epoch).clamp(0, 1)
+
+
+def _spread(u: np.ndarray, extent: float) -> np.ndarray:
+    """[0, 1) -> [-extent, extent)."""
+    return (2 * u - 1) * extent
+
+
+def _between(u: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    return limits[0] + u * (limits[1] - limits[0])
+
+
+def _affine(u: np.ndarray, options: Augment, *, side: int, size: int, window: float) -> np.ndarray:
+    """(N, 2, 3) float32: source pixels -> output pixels. Zoom, shear, rotation and mirror about a point that moves."""
+    zoom_x = _between(u[:, 0], options.scale)
+    zoom_y = _between(u[:, 1], options.scale) if options.independent_axes else zoom_x.copy()
+    centre_x, centre_y = _centres(u, options, window)
+    if options.area is not None:
+        keep = np.sqrt(_between(u[:, 2], options.area))
+        ratio = np.exp(_between(u[:, 3], (math.log(options.aspect[0]), math.log(options.aspect[1]))) / 2)
+        width, height = np.minimum(keep * ratio, 1), np.minimum(keep / ratio, 1)
+        zoom_x, zoom_y = zoom_x / width, zoom_y / height
+        centre_x = 0.5 + _spread(u[:, 4], 1) * (1 - width) / 2
+        centre_y = 0.5 + _spread(u[:, 5], 1) * (1 - height) / 2
+    angle = np.radians(_spread(u[:, 6], options.rotate))
+    shear = np.tan(np.radians(_spread(u[:, 7], options.shear)))
+    mirror = np.where(u[:, 8] < options.flip, -1.0, 1.0)
+    scale = size / (side * window)
+    cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
+    a, b = mirror * zoom_x * cos, zoom_y * (shear * cos - sin)
+    c, d = mirror * zoom_x * sin, zoom_y * (shear * sin + cos)
+    x, y = centre_x * side - 0.5, centre_y * side - 0.5  # pixel centres lie at integer coordinates
+    middle = (size - 1) / 2
+    matrix = np.stack([a, b, middle - a * x - b * y, c, d, middle - c * x - d * y], axis=1)
+    return matrix.reshape(-1, 2, 3).astype(np.float32)
+
+
+def _centres(u: np.ndarray, options: Augment, window: float) -> tuple[np.ndarray, np.ndarray]:
+    """Where in the source (0-1) the output's middle falls: a random window plus a random shift."""
+    slack = (1 - window) / 2
+    return 0.5 + _spread(u[:, 4], slack + options.shift), 0.5 + _spread(u[:, 5], slack + options.shift)
+
+
+def _light(pictures: Tensor, u: np.ndarray, options: Augment) -> Tensor:
+    """Contrast about the picture's mean, brightness, one grey square, blur."""
+    column = torch.from_numpy(u)[:, :, None, None, None]
+    if options.contrast:
+        mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
+        pictures = mean + (pictures - mean) * (1 + (2 * column[:, 0] - 1) * options.contrast)
+    if options.brightness:
+        pictures = pictures + (2 * column[:, 1] - 1) * options.brightness
+    if options.cutout:
+        pictures = _cutout(pictures, u[:, 2:6], options)
+    if options.blur:
+        chosen = np.flatnonzero(u[:, 6] < options.blur)
+        if len(chosen):
+            sigma = torch.from_numpy(_between(u[chosen, 7], _BLUR_SIGMA).astype(np.float32))[:, None].expand(-1, 2)
+            rows = torch.from_numpy(chosen)
+            pictures = pictures.index_copy(0, rows, gaussian_blur2d(pictures[rows], (9, 9), sigma))
+    return pictures
+
+
+def _cutout(pictures: Tensor, u: np.ndarray, options: Augment) -> Tensor:
+    """One mid-grey square per chosen picture (DeVries and Taylor, 2017, arXiv:1708.04552)."""
+    size = pictures.shape[-1]
+    half = _between(u[:, 1], options.cutout_size) / 2
+    grid = (torch.arange(size) + 0.5) / size
+    near = [torch.from_numpy(np.abs(grid.numpy()[None] - u[:, k, None]) < half[:, None]) for k in (2, 3)]
+    inside = near[0][:, None, :, None] & near[1][:, None, None, :]
+    chosen = torch.from_numpy(u[:, 0] < options.cutout)[:, None, None, None]
+    return torch.where(inside & chosen, torch.tensor(0.5, dtype=pictures.dtype), pictures)
+
+
+def _noise(pictures: Tensor, ids: np.ndarray, options: Augment, seed: int, epoch: int) -> Tensor:
+    """Gaussian noise of a random strength on the chosen pictures."""
+    if not options.noise:
+        return pictures
+    u = uniform(seed, epoch, ids, draws=2, stream=_NOISE)
+    chosen = np.flatnonzero(u[:, 0] < options.noise)
+    if not len(chosen):
+        return pictures
+    strength = _between(u[chosen, 1], _NOISE_STD).astype(np.float32)
+    noise = normal(seed, epoch, ids[chosen], draws=pictures[0].numel(), stream=_NOISE + 1)
+    rows = torch.from_numpy(chosen)
+    added = torch.from_numpy(noise * strength[:, None]).reshape(-1, *pictures.shape[1:])
+    return pictures.index_add(0, rows, added.to(pictures.dtype))

@@ -1,0 +1,173 @@
+"""The step: augment, forward, loss, and what is averaged, validated and logged. Lightning runs the loop around it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from mien.card import InputSpec
+from mien.errors import UsageError
+from mien.lab.batch import Batch, NetworkOutput
+from mien.lab.losses import Loss
+from mien.lab.methods.method import Recipe
+from mien.lab.networks import Network
+from mien.lab.training import randomness, schedule
+from mien.lab.training.augment import augment
+from mien.lab.training.average import Average
+
+REPORTED = "reported"  # the validation set that is only watched: what best_on_test.ckpt is chosen by, never best.ckpt
+_DRAWN_LABELS = 7  # stream of randomness for FER+'s "probability" rule
+
+
+class Training(pl.LightningModule):
+    """One run. validation: names of the validation sets, in the order of their loaders; REPORTED takes no part in the
+    selection."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: Network,
+        loss: Loss,
+        *,
+        spec: InputSpec,
+        seed: int,
+        steps: int,
+        validation: tuple[str, ...],
+    ) -> None:
+        super().__init__()
+        self.recipe, self.spec, self.seed, self.steps, self.validation = recipe, spec, seed, steps, validation
+        self.network, self.loss = network, loss
+        self.average = Average(network, recipe.ema) if recipe.ema else None
+        self.redraw_labels = False
+        self._tally: dict[str, list[Tensor]] = {}
+        self._totals: dict[str, float] = {}
+        self._last: tuple[NetworkOutput, Batch] | None = None
+        network.freeze(recipe.frozen)
+
+    @property
+    def evaluated(self) -> Network:
+        """The network that is validated and exported: the averaged one where the recipe averages."""
+        return self.network if self.average is None else self.average.network
+
+    def restart_average(self) -> None:
+        """Begin the average at the network's present weights (after loading pretrained ones)."""
+        if self.average is not None:
+            self.average.network.load_state_dict(self.network.state_dict())
+
+    # training
+
+    def on_train_epoch_start(self) -> None:
+        self._totals = {}
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        prepared = self._prepare(batch)
+        torch.manual_seed(
+            (self.seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
+        )  # dropout: nothing to restore on resume
+        output = self.network(prepared.images)
+        terms = self.loss(output, prepared)
+        total = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(total):
+            found = ", ".join(f"{name}={value.item():.4g}" for name, value in terms.items())
+            raise UsageError(
+                f"the loss is not finite at epoch {self.current_epoch}, step {index} ({found}); lower --set lr"
+            )
+        for name, value in {"loss": total, **terms}.items():
+            key = f"train_{name}"
+            self._totals[key] = self._totals.get(key, 0.0) + value.item()
+        self._last = (output, prepared)
+        return total
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
+        if self._last is not None:
+            with torch.no_grad():
+                self.loss.after_step(*self._last)
+        self._last = None
+        if self.average is not None:
+            self.average.update(self.network)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device)
+
+    def _prepare(self, batch: Batch) -> Batch:
+        """Augment and normalise; redraw the label from the votes where the label rule says so."""
+        ids, epoch = batch.ids.numpy(), self.current_epoch
+        size = schedule.side(self.recipe, epoch)
+        window = self.recipe.size / (self.recipe.resize or self.recipe.size)
+        images = augment(batch.images, ids, self.recipe.augment, size=size, window=window, seed=self.seed, epoch=epoch)
+        labels = batch.labels
+        if self.redraw_labels and batch.votes is not None:
+            u = torch.from_numpy(randomness.uniform(self.seed, epoch, ids, draws=1, stream=_DRAWN_LABELS))
+            labels = (batch.votes.cumsum(dim=1) < u).sum(dim=1).clamp(max=batch.votes.shape[1] - 1)
+        return Batch(self._normalised(images), labels, batch.votes, batch.ids)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (self.spec.mean, self.spec.std))
+        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    # validation
+
+    def on_validation_epoch_start(self) -> None:
+        self._tally = {}
+
+    def validation_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
+        output = self.evaluated(self._normalised(centre_window(batch.images, self.recipe)))
+        name = self.validation[dataloader_idx]
+        logits = head_logits(output, name)
+        self._tally.setdefault(name, []).append((logits.argmax(dim=1) == batch.labels).float())
+
+    def on_validation_epoch_end(self) -> None:
+        accuracies = {name: torch.cat(rows).mean().item() for name, rows in self._tally.items()}
+        reported = accuracies.pop(REPORTED, None)
+        if reported is not None:
+            self.log("reported_accuracy", reported)
+        for name, value in accuracies.items():
+            self.log(f"valid_accuracy_{name}", value)
+        self.log("selection", sum(accuracies.values()) / len(accuracies))
+
+    def on_train_epoch_end(self) -> None:
+        for name, value in self._totals.items():
+            self.log(name, value / self.steps)
+        for name, value in self.loss.diagnostics().items():
+            self.log(f"loss_{name}", value)
+        self.log("lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+
+    # optimisation
+
+    def configure_optimizers(self) -> Any:
+        optimiser = build_optimiser(self.recipe, self.network)
+        rate = LambdaLR(optimiser, lambda step: schedule.step_factor(self.recipe, step, self.steps))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        scheduler.step()
+
+
+def head_logits(output: NetworkOutput, name: str) -> Tensor:
+    """The logits of the head called `name`, else the main ones."""
+    heads: Mapping[str, Tensor] = output.heads or {}
+    return heads.get(name, output.logits)
+
+
+def centre_window(images: Tensor, recipe: Recipe) -> Tensor:
+    """The middle `size` pixels of pictures of side `resize`: the single test view."""
+    margin = (images.shape[-1] - recipe.size) // 2
+    return images[..., margin : margin + recipe.size, margin : margin + recipe.size]
+
+
+def build_optimiser(recipe: Recipe, network: Network) -> Optimizer:
+    """The recipe's optimiser over the trainable weights; norms and biases without decay unless `decay_norms`."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    plain = [] if recipe.decay_norms else [p for p in trained if p.ndim <= 1]
+    decayed = [p for p in trained if recipe.decay_norms or p.ndim > 1]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimiser == "sgd":
+        return SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    if recipe.optimiser in ("adam", "adamw"):
+        return (Adam if recipe.optimiser == "adam" else AdamW)(groups, lr=recipe.lr)
+    raise UsageError(f"unknown optimiser {recipe.optimiser!r}: expected sgd, adam or adamw")

@@ -1,0 +1,276 @@
+"""`train`: data, recipe and seed in, a run folder out. Killed at any moment, `resume=True` goes on from the last epoch."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import nn
+
+from mien.errors import DataError, UsageError
+from mien.lab import datasets
+from mien.lab.datasets import FaceDataset
+from mien.lab.evaluation.leaks import HASHED_ROWS, pixel_hashes
+from mien.lab.losses import Task
+from mien.lab.methods.method import Recipe
+from mien.lab.networks.counts import count
+from mien.lab.networks.pretrained import load_pretrained
+from mien.lab.protocol import command_line, commit, file_sha256, versions
+from mien.lab.training import runs
+from mien.lab.training.checkpoint import AtomicCheckpoints, KeepRun, SaveEpoch
+from mien.lab.training.feed import ordered_loader, training_loader
+from mien.lab.training.module import REPORTED, Training
+from mien.lab.training.recipes import Choice, describe, resolve
+from mien.lab.training.teacher import load_teacher
+
+HOLDOUT_SHARE = 0.1  # of the training split, per class
+HOLDOUT_SEED = 20_130_101  # fixed: the same rows are held out in every run and for every seed
+_PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the data come from. select_on: "valid", or "holdout" (a fixed stratified tenth of the training split)."""
+
+    name: str
+    root: Path | None
+    protocol: str | None = None
+    fold: int | None = None
+    label_rule: str | None = None
+    select_on: str = "valid"
+    allow_partial: bool = False
+
+    def load(self, split: str, *, name: str | None = None, label_rule: str | None = None) -> FaceDataset:
+        return datasets.load(
+            name or self.name, self.root, split=split, label_rule=label_rule if name else label_rule or self.label_rule,
+            protocol=self.protocol, fold=self.fold, allow_partial=self.allow_partial,
+        )  # fmt: skip
+
+
+def train(
+    choice: Choice,
+    source: Source,
+    folder: Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    pretrained: Path | None = None,
+    teacher: Path | None = None,
+    watched: FaceDataset | None = None,
+    threads: int | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Train and return the run folder. Raises UsageError or DataError before anything is written when the call is wrong.
+
+    resume: go on from `folder`/last.ckpt where there is one; its run.json must say the same recipe, data and seed.
+    pretrained: a checkpoint to start from (.safetensors or .pth). teacher: a run folder whose network gives the targets.
+    watched: rows that are reported later. They choose nothing; the epoch that is best on them is kept as
+    best_on_test.ckpt, to show how much choosing by them would flatter.
+    """
+    _, recipe = resolve(choice)
+    data, validation = load_data(source, recipe)
+    run = _facts(choice, source, recipe, data, seed) | _origins(pretrained, teacher)
+    last = _resumable(folder, run, resume)
+    _quiet(threads)
+    frozen = None if teacher is None else load_teacher(teacher, classes=data.classes, spec=runs.spec_of(recipe))
+    module, facts = _build(recipe, data, validation, seed, run, frozen)
+    if watched is not None:
+        module.validation += (REPORTED,)
+    if pretrained is not None and last is None:
+        say(load_pretrained(module.network, pretrained).text())
+        module.restart_average()
+    if last is None:
+        runs.write(folder, facts)
+        runs.keep_crops(folder, next(iter(validation.values())), runs.spec_of(recipe, recipe.resize))
+    keep = KeepRun(folder, patience=recipe.early_stop, say=say)
+    trainer = _lightning(recipe, folder, [keep, SaveEpoch(keep)])
+    spec = runs.spec_of(recipe, recipe.resize)
+    judged = [*validation.values(), *([] if watched is None else [watched])]
+    loaders = [ordered_loader(held, spec) for held in judged]
+    feed = training_loader(data, spec, batch=recipe.batch, seed=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start of training.*")  # the average
+        warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.` is deprecated.*")
+        trainer.fit(module, feed, loaders, ckpt_path=None if last is None else str(last), weights_only=True)
+    return folder
+
+
+def load_data(source: Source, recipe: Recipe) -> tuple[FaceDataset, dict[str, FaceDataset]]:
+    """The training rows, and the validation sets by name. Training by rule "joint" validates both heads, each by its own
+    default rule; every other rule validates on its own dataset."""
+    if source.select_on not in ("valid", "holdout"):
+        raise UsageError(f"select on {source.select_on!r}: expected valid or holdout")
+    rule = source.label_rule or (recipe.label_rule if source.name == "ferplus" else None)
+    data = source.load("train", label_rule=rule)
+    names = {"fer2013": None, "ferplus": "majority"} if rule == "joint" else {source.name: rule}
+    split = "valid" if source.select_on == "valid" else "train"
+    sets = {name: source.load(split, name=name, label_rule=label_rule) for name, label_rule in names.items()}
+    if source.select_on == "valid":
+        return data, sets
+    held = set(holdout_ids(data))
+    kept = np.array([i for i, row in enumerate(data.ids) if row not in held])
+    chosen = {
+        n: s.subset(np.array([i for i, row in enumerate(s.ids) if row in held]), split="holdout")
+        for n, s in sets.items()
+    }
+    return data.subset(kept), chosen
+
+
+def holdout_ids(data: FaceDataset) -> tuple[str, ...]:
+    """The ids of the fixed tenth of a training split, stratified by class. Exact copies of a picture stay on one side
+    (FER-2013's Training has 1,236 surplus ones), up to HASHED_ROWS rows; larger sets are divided row by row."""
+    rng = np.random.default_rng(HOLDOUT_SEED)
+    pictures = _pictures(data)
+    labels = np.array([data.labels[rows[0]] for rows in pictures], np.int64)
+    chosen: list[int] = []
+    for label in range(len(data.classes)):
+        mine = rng.permutation(np.flatnonzero(labels == label))
+        held = np.cumsum([len(pictures[i]) for i in mine])
+        wanted = round(HOLDOUT_SHARE * int((data.labels == label).sum()))
+        chosen += [row for i in mine[: np.searchsorted(held, wanted, side="right")] for row in pictures[i]]
+    return tuple(data.ids[i] for i in sorted(chosen))
+
+
+def _pictures(data: FaceDataset) -> list[list[int]]:
+    """The rows of each distinct picture, in the order of their first rows."""
+    if len(data) > HASHED_ROWS:
+        return [[row] for row in range(len(data))]
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(pixel_hashes(data)):
+        rows.setdefault(name, []).append(row)
+    return list(rows.values())
+
+
+def _facts(choice: Choice, source: Source, recipe: Recipe, data: FaceDataset, seed: int) -> dict[str, Any]:
+    """What must be the same for a run to be resumed."""
+    rule = "epoch with the highest accuracy on {} (mean over the heads)"
+    return {
+        "choice": runs.facts_of_choice(choice),
+        "recipe": describe(recipe),
+        "data": {
+            "name": source.name,
+            "protocol": source.protocol,
+            "fold": source.fold,
+            "fingerprint": data.fingerprint,
+        },
+        "rows": len(data),
+        "label_rule": data.label_rule,
+        "classes": list(data.classes),
+        "class_counts": list(data.class_counts),
+        "selection_rule": rule.format(
+            {"valid": "the valid split", "holdout": "a fixed stratified 10 % of train"}[source.select_on]
+        ),
+        "seed": seed,
+    }
+
+
+def _origins(pretrained: Path | None, teacher: Path | None) -> dict[str, Any]:
+    """The hashes of what a run starts from, so that a resumed run cannot start from something else."""
+    files = {"pretrained": pretrained, "teacher": None if teacher is None else teacher / "best.ckpt"}
+    for name, path in files.items():
+        if path is not None and not path.is_file():
+            raise UsageError(
+                f"--{name} {path}: no such file; pass " + ("a checkpoint" if name == "pretrained" else "a run folder")
+            )
+    return {
+        name: None if path is None else {"file": path.name, "sha256": file_sha256(path)} for name, path in files.items()
+    }
+
+
+def _resumable(folder: Path, run: dict[str, Any], resume: bool) -> Path | None:
+    """The checkpoint to go on from, or None for a new run. A folder that holds another run is never overwritten."""
+    last = folder / "last.ckpt"
+    if not (folder / "run.json").is_file():
+        return None
+    if not resume:
+        raise UsageError(f"{folder} already holds a run; add --resume to go on with it, or choose another -o")
+    before = runs.read(folder)
+    differing = [key for key in run if before.get(key) != _as_json(run[key])]
+    if differing:
+        raise UsageError(
+            f"{folder} holds another run: {', '.join(differing)} differ; choose another -o, or repeat its command"
+        )
+    return last if last.is_file() else None
+
+
+def _as_json(value: Any) -> Any:
+    """Tuples as lists, as they come back from run.json."""
+    if isinstance(value, dict):
+        return {key: _as_json(item) for key, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _quiet(threads: int | None) -> None:
+    if threads:
+        torch.set_num_threads(threads)
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _build(
+    recipe: Recipe,
+    data: FaceDataset,
+    validation: dict[str, FaceDataset],
+    seed: int,
+    run: dict[str, Any],
+    teacher: nn.Module | None,
+) -> tuple[Training, dict[str, Any]]:
+    """The module from a seeded random start, and the whole of run.json."""
+    if len(data) < 2:
+        raise DataError(f"{data.name} {data.split}: {len(data)} rows are not enough to train on")
+    torch.manual_seed(seed)
+    shape = runs.shape_of(run, recipe)
+    network = recipe.network.build(shape)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    task = Task(data.class_counts, network.feature_dim, teacher=teacher, has_votes=data.votes is not None)
+    loss = recipe.loss.build(task)
+    steps = max(1, len(data) // recipe.batch)
+    module = Training(
+        recipe, network, loss, spec=runs.spec_of(recipe), seed=seed, steps=steps, validation=tuple(validation)
+    )
+    module.redraw_labels = data.label_rule == "probability"
+    counts = count(network, shape)
+    facts = {
+        **run,
+        "command": command_line(),
+        "commit": commit(),
+        "started": runs.started(),
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+        "macs": counts.macs,
+        "parameters": {"trainable": counts.trainable, "fixed": counts.fixed},
+        "validation": {
+            name: {"rows": len(s), "fingerprint": s.fingerprint, "split": s.split} for name, s in validation.items()
+        },
+    }
+    return module, facts
+
+
+def _lightning(recipe: Recipe, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+    if recipe.precision not in _PRECISIONS:
+        raise UsageError(f"precision {recipe.precision!r}: expected one of {', '.join(_PRECISIONS)}")
+    bar = sys.stderr.isatty() and os.environ.get("CI") is None
+    return pl.Trainer(
+        max_epochs=recipe.epochs,
+        accelerator="auto",
+        devices=1,
+        precision=_PRECISIONS[recipe.precision],  # type: ignore[arg-type]
+        gradient_clip_val=recipe.clip or None,
+        callbacks=[*([TQDMProgressBar()] if bar else []), *callbacks],
+        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
+        plugins=[AtomicCheckpoints()],
+        enable_progress_bar=bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )

@@ -1,0 +1,30 @@
+"""Which frames of a video are read, and how strongly its probabilities are smoothed."""
+
+from dataclasses import dataclass
+
+from mien.errors import UsageError
+
+SMOOTHING_S = 0.3  # s: long enough to still a flickering answer, short enough to keep a quick smile
+
+
+@dataclass(frozen=True)
+class Pace:
+    """every: each n-th frame. fps: the first frame at or after each tick of that rate, instead. smoothing: time constant
+    in s, 0 for none. Raises UsageError for a value that is out of range, or for both `every` and `fps`.
+    """
+
+    every: int = 1
+    fps: float | None = None
+    smoothing: float = SMOOTHING_S
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or not self.smoothing >= 0 or (self.fps is not None and not self.fps > 0):
+            raise UsageError(
+                f"every is {self.every}, fps is {self.fps} and smoothing is {self.smoothing}: expected at least 1, more "
+                "than 0 and at least 0"
+            )
+        if self.every > 1 and self.fps is not None:
+            raise UsageError(f"every is {self.every} and fps is {self.fps}: choose one of the two")
+
+
+ALL_FRAMES = Pace()

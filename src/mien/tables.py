@@ -1,0 +1,246 @@
+"""Readings as rows, one for each face: for CSV, JSON lines and Parquet, whole or as they come.
+
+A `Sink` takes rows for as long as a job runs. `commit` writes what it was given and answers with a mark; a sink opened
+with that mark later on forgets whatever came after it. That is all a killed job needs to go on.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mien.errors import UsageError
+from mien.expressions import EXPRESSIONS
+from mien.reader import Face, Reading
+
+if TYPE_CHECKING:
+    from mien.tracking import FrameReading, TrackedFace
+
+Row = Mapping[str, str | int | float | None]
+
+COLUMNS: tuple[str, ...] = (
+    "source", "face", "x", "y", "width", "height", "detection_score", "expression", "confidence",
+    *(f"p_{name}" for name in EXPRESSIONS), "status",
+)  # fmt: skip
+
+FRAME_COLUMNS: tuple[str, ...] = (
+    "source", "frame", "time_s", "track", *COLUMNS[2:-1], "smoothed_expression", "smoothed_confidence",
+    *(f"s_{name}" for name in EXPRESSIONS), "status",
+)  # fmt: skip
+
+TRACK_COLUMNS: tuple[str, ...] = (
+    "source", "track", "first_s", "last_s", "frames", "expression", "share", *(f"mean_{name}" for name in EXPRESSIONS),
+)  # fmt: skip
+
+FORMATS: tuple[str, ...] = ("csv", "jsonl", "parquet")
+_INTEGERS = frozenset(("face", "frame", "track"))
+_TEXTS = frozenset(("source", "expression", "smoothed_expression", "status"))
+
+_CSV: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+
+# A spreadsheet takes a cell that starts so for a formula (OWASP, CSV injection).
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def rows(reading: Reading) -> list[Row]:
+    """One row for each face, or one that says "no face". Classes that the model lacks are None."""
+    if not reading.faces:
+        return [_row(source=reading.source, status=reading.status)]
+    return [_face_row(reading.source, number, face, reading.status) for number, face in enumerate(reading, start=1)]
+
+
+def frame_rows(reading: "FrameReading") -> list[Row]:
+    """The same of a video's frame, under `FRAME_COLUMNS`: its number, its time, and each face's track. p_: the frame's
+    own probabilities; s_: smoothed along the track."""
+    place: Row = {"source": reading.source, "frame": reading.frame, "time_s": round(reading.time_s, 6)}
+    found: list[Row] = [{**_tracked_row(reading, face), **place} for face in reading.tracked]
+    return [
+        {column: row.get(column) for column in FRAME_COLUMNS} for row in found or [{**place, "status": reading.status}]
+    ]
+
+
+def _tracked_row(reading: "FrameReading", face: "TrackedFace") -> Row:
+    return {
+        **_face_row(reading.source, 0, face, reading.status),
+        "track": face.track,
+        "smoothed_expression": face.smoothed_expression,
+        "smoothed_confidence": round(face.smoothed[face.smoothed_expression], 6),
+        **{f"s_{name}": round(value, 6) for name, value in face.smoothed.items()},
+    }
+
+
+def failure(source: str, reason: str) -> Row:
+    """The row of a picture that could not be read."""
+    return _row(source=source, status=f"error: {reason}")
+
+
+def to_json(table: Iterable[Row]) -> str:
+    """One JSON array with an object for each row."""
+    return json.dumps(list(table), indent=1, allow_nan=False)
+
+
+def write_csv(table: Iterable[Row], path: Path, *, columns: Sequence[str] = COLUMNS) -> None:
+    """Write the rows under `columns` as UTF-8; text that would pass for a formula gets a leading apostrophe."""
+    with path.open("w", **_CSV) as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(_harmless_row(row) for row in table)
+
+
+class Sink(Protocol):
+    """Where the rows of a long job go. `full` says that it would rather be committed now."""
+
+    @property
+    def full(self) -> bool: ...
+    def add(self, table: Iterable[Row]) -> None: ...
+    def commit(self) -> int: ...
+    def close(self) -> None: ...
+
+
+def open_sink(kind: str, folder: Path, *, mark: int = 0, columns: Sequence[str] = COLUMNS) -> Sink:
+    """faces.csv, faces.jsonl, or the folder faces.parquet of numbered parts, in `folder`.
+
+    mark: what the last `commit` to keep gave; 0 starts anew. Raises UsageError for an unknown kind.
+    """
+    check_format(kind)
+    sink = ParquetSink if kind == "parquet" else LineSink
+    return sink(place(kind, folder), mark=mark, columns=columns)
+
+
+def place(kind: str, folder: Path) -> Path:
+    """Where the table of this format lies."""
+    return folder / f"faces.{kind}"
+
+
+def check_format(kind: str) -> None:
+    """Raises UsageError unless `kind` is one of `FORMATS` and what writes it is installed."""
+    if kind not in FORMATS:
+        raise UsageError(f"unknown format {kind!r}: expected one of {', '.join(FORMATS)}")
+    if kind == "parquet":
+        _pyarrow()
+
+
+def kept(kind: str, folder: Path) -> int:
+    """The largest mark that what lies in `folder` can still honour: bytes of a text table, parts of a Parquet one."""
+    if kind == "parquet":
+        parts = {path.name for path in place(kind, folder).glob("part-*.parquet")}
+        return next(number for number in range(len(parts) + 1) if _part(number) not in parts)
+    path = place(kind, folder)
+    return path.stat().st_size if path.is_file() else 0
+
+
+class LineSink:
+    """CSV or JSON lines. A mark is the file's length in bytes."""
+
+    full = True  # a line is written as soon as it is known
+
+    def __init__(self, path: Path, *, mark: int = 0, columns: Sequence[str] = COLUMNS) -> None:
+        self._file = path.open("r+" if mark else "w", **_CSV)
+        self._file.truncate(mark)
+        self._file.seek(0, os.SEEK_END)
+        self._table = csv.DictWriter(self._file, columns) if path.suffix == ".csv" else None
+        if self._table and not mark:
+            self._table.writeheader()
+
+    def add(self, table: Iterable[Row]) -> None:
+        for row in table:
+            if self._table:
+                self._table.writerow(_harmless_row(row))
+            else:
+                self._file.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def commit(self) -> int:
+        self._file.flush()
+        return os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class ParquetSink:
+    """A folder of Parquet files, which pandas, polars, DuckDB and Spark read as one table. A mark counts the parts."""
+
+    ROWS = 5000  # of a part: small enough that a killed job repeats little, large enough to compress
+
+    def __init__(self, folder: Path, *, mark: int = 0, columns: Sequence[str] = COLUMNS) -> None:
+        self._pa, self._parquet = _pyarrow()
+        folder.mkdir(exist_ok=True)
+        for path in folder.glob("part-*"):
+            if path.name not in {_part(number) for number in range(mark)}:
+                path.unlink()
+        self._folder, self._mark = folder, mark
+        self._schema = self._pa.schema([(name, _arrow_type(name, self._pa)) for name in columns])
+        self._rows: list[Row] = []
+
+    @property
+    def full(self) -> bool:
+        return len(self._rows) >= self.ROWS
+
+    def add(self, table: Iterable[Row]) -> None:
+        self._rows += [{name: _unicode(value) for name, value in row.items()} for row in table]
+
+    def commit(self) -> int:
+        if self._rows:
+            path = self._folder / _part(self._mark)
+            unfinished = path.with_suffix(".unfinished")
+            self._parquet.write_table(self._pa.Table.from_pylist(self._rows, self._schema), unfinished)
+            unfinished.replace(path)
+            self._mark += 1
+            self._rows = []
+        return self._mark
+
+    def close(self) -> None:
+        self._rows = []
+
+
+def _part(number: int) -> str:
+    return f"part-{number:06d}.parquet"
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UsageError("the format parquet needs pyarrow; run `pip install pyarrow`, or take csv or jsonl") from None
+    return pyarrow, pyarrow.parquet
+
+
+def _arrow_type(column: str, pa: Any) -> Any:
+    return pa.string() if column in _TEXTS else pa.int64() if column in _INTEGERS else pa.float64()
+
+
+def _unicode(value: str | int | float | None) -> str | int | float | None:
+    """Parquet's text is UTF-8: bytes of a file name that are not are spelt out, as in the CSV."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _face_row(source: str, number: int, face: Face, status: str) -> Row:
+    x1, y1, x2, y2 = face.box
+    return _row(
+        source=source,
+        face=number,
+        x=round(x1, 1),
+        y=round(y1, 1),
+        width=round(x2 - x1, 1),
+        height=round(y2 - y1, 1),
+        detection_score=round(face.detection_score, 6),
+        expression=face.expression,
+        confidence=round(face.confidence, 6),
+        **{f"p_{name}": round(value, 6) for name, value in face.probabilities.items()},
+        status=status,
+    )
+
+
+def _row(**cells: str | int | float | None) -> Row:
+    return {column: cells.get(column) for column in COLUMNS}
+
+
+def _harmless_row(row: Row) -> dict[str, str | int | float | None]:
+    return {column: _harmless(value) for column, value in row.items()}
+
+
+def _harmless(value: str | int | float | None) -> str | int | float | None:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -1,0 +1,293 @@
+"""Videos: frames with their exact times in, annotated H.264 with the sound out. Needs PyAV, the extra `video`."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mien.errors import UsageError, VideoError
+from mien.images import MAX_PIXELS
+from mien.pace import ALL_FRAMES, SMOOTHING_S, Pace
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from mien.reader import Reader
+    from mien.tracking import Follower, FrameReading
+
+EARLY_S = 0.5  # a video that ends this much before its header says was cut off
+TICK = Fraction(1, 90_000)  # s: MPEG's clock, in which every common frame rate is a whole number
+COPIED = frozenset(("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"))  # sound that an MP4 may carry; else Matroska
+
+
+@dataclass(frozen=True)
+class Frame:
+    """number: counted from 0 over all frames that decode. time_s: when it is shown, s, the container's own time.
+    image: RGB uint8 (H, W, 3), upright."""
+
+    number: int
+    time_s: float
+    image: np.ndarray
+
+
+class Video:
+    """One video, read once from its beginning. A frame is in memory only while it is looked at.
+
+    After `frames` has ended, `problems` says where the video is damaged, in words with times; it is empty for a sound
+    one. A camera is a video, too, that ends when it is closed.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        format: str | None = None,
+        options: dict[str, str] | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """format, options: libavformat's input format and its options, for cameras. Raises VideoError naming the path
+        and the reason."""
+        av = _av()
+        self.path = str(path)
+        if format is None and not os.path.isfile(path):  # noqa: PTH113 - os.path does not raise on a NUL byte
+            raise VideoError(f"{path}: no such file" if not os.path.exists(path) else f"{path}: not a regular file")  # noqa: PTH110
+        try:
+            self._container = av.open(self.path, format=format, options=options or {}, metadata_errors="replace")
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise VideoError(f"{path}: cannot be opened as a video ({_reason(error)})") from None
+        if not self._container.streams.video:
+            self.close()
+            raise VideoError(f"{path}: it has no pictures, only sound or data")
+        self._stream = self._container.streams.video[0]
+        self.problems: list[str] = []
+        self._time_s = -np.inf  # of the last frame
+        self._damaged: list[float] = []  # s, where something did not decode
+        self._check(max_pixels)
+        self._stream.thread_type = "AUTO"
+
+    @property
+    def duration_s(self) -> float | None:
+        """What the header promises, s from the container's time 0; None where it says nothing."""
+        stream, start = self._stream, 0
+        if stream.duration and stream.time_base:
+            start = stream.start_time or 0
+            return float((start + stream.duration) * stream.time_base)
+        total = self._container.duration
+        return None if total is None else (total + max(self._container.start_time or 0, 0)) / 1e6
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second on average, as the header says; 25 where it says nothing."""
+        return self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+
+    @property
+    def expected_frames(self) -> int | None:
+        """The number of frames the header promises, None where it says nothing."""
+        seconds = self.duration_s
+        return self._stream.frames or (None if seconds is None else round(seconds * self.rate))
+
+    def frames(self, pace: Pace = ALL_FRAMES) -> Iterator[Frame]:
+        """All frames that decode, or those that `pace` picks."""
+        tick = -np.inf  # s, before which no frame is wanted
+        for number, (frame, time_s) in enumerate(self._decoded()):
+            if number % pace.every or time_s < tick - 1e-6:
+                continue
+            if pace.fps is not None:
+                tick = time_s if tick == -np.inf else tick
+                tick += (1 + np.floor((time_s - tick) * pace.fps + 1e-6)) / pace.fps
+            yield Frame(number, time_s, _upright(frame.to_ndarray(format="rgb24"), frame.rotation))
+
+    def close(self) -> None:
+        self._container.close()
+
+    def __enter__(self) -> "Video":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _check(self, max_pixels: int) -> None:
+        """Refuse what cannot be decoded or is too large, and close it."""
+        codec = self._stream.codec_context
+        pixels = codec.width * codec.height if codec else 0
+        if codec is None or pixels > max_pixels:
+            self.close()
+            too_large = f"{pixels / 1e6:.1f} megapixels a frame, the limit is {max_pixels / 1e6:.1f}"
+            raise VideoError(f"{self.path}: {too_large if codec else 'its codec is unknown; convert it to H.264'}")
+
+    def _decoded(self) -> Iterator[tuple[Any, float]]:
+        """Every frame that decodes, and its time, which never decreases."""
+        step = float(1 / self.rate)
+        for frame in self._raw_frames():
+            told = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
+            before = self._time_s
+            self._time_s = max(before, told) if told is not None else max(before, -step) + step
+            if frame.is_corrupt:
+                self._damaged.append(self._time_s)
+            yield frame, self._time_s
+        if self._damaged:
+            first = max(self._damaged[0], 0.0)
+            self.problems.append(f"{len(self._damaged)} places cannot be decoded properly, the first at {first:.2f} s")
+        self._note_early_end()
+
+    def _raw_frames(self) -> Iterator[Any]:
+        """What the decoder gives, past every packet that it cannot decode."""
+        av = _av()
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except av.error.FFmpegError as error:
+                self.problems.append(f"the file breaks off ({_reason(error)})")
+                return
+            try:
+                yield from packet.decode()
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError:
+                self._damaged.append(self._time_s)
+
+    def _note_early_end(self) -> None:
+        promised, time_s = self.duration_s, self._time_s
+        if time_s == -np.inf:
+            self.problems.append("no frame of it can be decoded")
+        elif promised is not None and time_s + float(1 / self.rate) < promised - EARLY_S:
+            self.problems.append(f"it ends at {time_s:.2f} s of the {promised:.2f} s that its header promises")
+
+
+def read_video(
+    path: str | Path,
+    *,
+    reader: "Reader | None" = None,
+    every: int = 1,
+    fps: float | None = None,
+    smoothing: float = SMOOTHING_S,
+) -> Iterator["FrameReading"]:
+    """A reading for each frame, as they are asked for, its faces tracked; memory does not grow with the video.
+
+    reader: None is a `Reader` with the bundled model. every, fps, smoothing: as in `mien.pace.Pace`. A damaged video
+    gives all frames that decode, and then a UserWarning that says where it is damaged. Raises VideoError for what is no
+    video, UsageError for an option out of range.
+    """
+    from mien.reader import Reader
+    from mien.tracking import Follower
+
+    pace = Pace(every, fps, smoothing)
+    video = Video(path)
+    return _readings(video, Follower(reader or Reader(), smoothing=smoothing), pace)
+
+
+def _readings(video: Video, follower: "Follower", pace: Pace) -> Iterator["FrameReading"]:
+    with video:
+        for frame in video.frames(pace):
+            yield follower.read(frame.image, frame=frame.number, time_s=frame.time_s, source=video.path)
+    for problem in video.problems:
+        warnings.warn(f"{video.path}: {problem}", stacklevel=2)
+
+
+class AnnotatedVideo:
+    """Writes pictures at their own times as H.264, with the sound of the source copied as it is."""
+
+    def __init__(self, folder: Path, source: Video) -> None:
+        """Writes annotated.mp4 into the folder, or annotated.mkv where MP4 cannot carry the sound's codec."""
+        self._sound = Sound(source.path)
+        self.path = folder / ("annotated.mp4" if self._sound.codec in {None, *COPIED} else "annotated.mkv")
+        self._container = _av().open(str(self.path), "w")
+        self._pictures = self._container.add_stream("libx264", rate=source.rate)
+        self._pictures.pix_fmt = "yuv420p"
+        self._pictures.codec_context.time_base = TICK
+        self._pictures.options = {"preset": "veryfast", "crf": "20"}
+        self._copy = self._sound.add_to(self._container)
+        self._started = False
+
+    def write(self, picture: "Image.Image", time_s: float) -> None:
+        """The next picture, shown from that time on. All are written in the first one's size."""
+        if not self._started:
+            self._started = True
+            self._pictures.width, self._pictures.height = picture.width // 2 * 2, picture.height // 2 * 2
+        size = (self._pictures.width, self._pictures.height)
+        if picture.size != size:  # H.264 wants even sides: a last odd row or column is cut off
+            larger = picture.width >= size[0] and picture.height >= size[1]
+            picture = picture.crop((0, 0, *size)) if larger else picture.resize(size)
+        frame = _av().VideoFrame.from_image(picture)
+        frame.pts, frame.time_base = round(time_s / TICK), TICK
+        for packet in self._sound.until(time_s):
+            self._mux_sound(packet)
+        self._container.mux(self._pictures.encode(frame))
+
+    def close(self) -> None:
+        """Finish the file; without a single picture there is none."""
+        if self._started:
+            self._container.mux(self._pictures.encode(None))
+            for packet in self._sound.until(np.inf):
+                self._mux_sound(packet)
+        self._sound.close()
+        self._container.close()
+        if not self._started:
+            self.path.unlink(missing_ok=True)
+
+    def _mux_sound(self, packet: Any) -> None:
+        packet.stream = self._copy
+        self._container.mux(packet)
+
+
+class Sound:
+    """The sound of a video, packet by packet. codec: its name, None where there is no sound."""
+
+    def __init__(self, path: str) -> None:
+        self._container = _av().open(path, metadata_errors="replace")
+        streams = self._container.streams.audio
+        self._stream = streams[0] if streams and streams[0].codec_context is not None else None
+        self.codec: str | None = self._stream.codec_context.name if self._stream else None
+        self._packets = self._read() if self._stream else iter(())
+        self._next: Any = None
+
+    def add_to(self, container: Any) -> Any:
+        """The stream of another container that the packets go into."""
+        return container.add_stream_from_template(self._stream) if self._stream else None
+
+    def until(self, time_s: float) -> Iterator[Any]:
+        """The packets that start before that time and were not given yet."""
+        while True:
+            self._next = self._next or next(self._packets, None)
+            if self._next is None or float(self._next.pts * self._next.time_base) > time_s:
+                return
+            packet, self._next = self._next, None
+            yield packet
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _read(self) -> Iterator[Any]:
+        """Whole packets only; where the file breaks off, so does the sound."""
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.pts is not None and packet.dts is not None and not packet.is_corrupt:
+                    yield packet
+        except _av().error.FFmpegError:
+            return
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ImportError:
+        raise UsageError('videos and cameras need the extra video; run `pip install "mien[video]"`') from None
+    return av
+
+
+def _upright(image: np.ndarray, rotation: int) -> np.ndarray:
+    """rotation: degrees counter-clockwise that the display matrix asks for; other than right angles are left alone."""
+    turns = round(rotation / 90) % 4 if rotation % 90 == 0 else 0
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error).split("\n")[0] or type(error).__name__

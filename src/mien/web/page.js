@@ -1,0 +1,324 @@
+// The page: what is dropped, chosen or filmed goes to the server that served it, and what comes back is shown.
+
+import { drawFaces } from "./drawing.js";
+import { Item, describe, found, save, toCsv } from "./results.js";
+import { Refused, cameraFrames, decode, describeModel, encoded, newCanvas, read, videoFrames } from "./sources.js";
+import { Tracker } from "./tracking.js";
+
+const VIDEO_NAME = /\.(mp4|m4v|mov|webm|mkv|avi|ogv|mpe?g|3gp)$/i;
+const LOOPBACK = /^(localhost|127(\.\d+){3}|\[::1\])$/;
+const REDRAW = 1; // s between two updates of a timeline
+const SPEAK = 3; // s between two announcements of what the camera shows
+
+const part = (id) => document.getElementById(id);
+const state = { token: "", model: null, items: [], stop: null };
+
+function say(text) {
+  part("status").textContent = text;
+}
+
+/** Do `work(signal)` with everything locked that would disturb it; the Stop button aborts the signal. */
+async function busy(work) {
+  if (state.stop) {
+    say("Still reading: wait, or press Stop first.");
+    return;
+  }
+  state.stop = new AbortController();
+  setBusy(true);
+  try {
+    await work(state.stop.signal);
+  } catch (error) {
+    say(error.name === "AbortError" ? "Stopped." : error.message);
+    if (error.status === 401) askForToken();
+  } finally {
+    state.stop = null;
+    setBusy(false);
+  }
+}
+
+function setBusy(yes) {
+  part("stop").hidden = !yes;
+  part("files").disabled = yes;
+  part("camera").disabled = yes || !hasCamera();
+  part("clear").disabled = yes;
+  if (!yes) part("progress").hidden = true;
+}
+
+function setProgress(done, total) {
+  const progress = part("progress");
+  progress.hidden = false;
+  progress.max = total;
+  progress.value = done;
+}
+
+function add(item) {
+  state.items.push(item);
+  part("list").append(item.element);
+  part("results-head").hidden = false;
+}
+
+/** The camera's item comes first, where it can be watched beside the button that stops it. */
+function addLive(item) {
+  add(item);
+  part("list").prepend(item.element);
+}
+
+async function model() {
+  state.model ??= await describeModel({ token: state.token });
+  return state.model;
+}
+
+function takeFiles(files) {
+  const list = [...files];
+  if (!list.length) return;
+  busy(async (signal) => {
+    await model();
+    let told = "";
+    for (const [number, file] of list.entries()) {
+      say(`Reading ${file.name}${list.length > 1 ? `, ${number + 1} of ${list.length}` : ""} ...`);
+      setProgress(number, list.length);
+      told = await takeFile(file, signal);
+    }
+    say(list.length > 1 ? `${list.length} files read; the results are below.` : told);
+  });
+}
+
+function takeFile(file, signal) {
+  return file.type.startsWith("video/") || VIDEO_NAME.test(file.name) ? takeVideo(file, signal) : takePicture(file, signal);
+}
+
+/** Read and show one picture; the sentence that says what was found. */
+async function takePicture(file, signal) {
+  const item = new Item(file.name);
+  const { limits } = await model();
+  const picture = await decode(file, limits.pixels);
+  try {
+    const { rows, width } = await readPicture(file, picture, signal);
+    add(item);
+    item.rows = rows;
+    if (picture) item.showPicture(picture.canvas, rows, width);
+    item.showFaces(rows);
+    if (picture) offerCopy(item, file, picture.width);
+    else item.note("This browser cannot show this format; the numbers are right all the same.");
+    return `${file.name}: ${describe(rows)}`;
+  } catch (error) {
+    if (!(error instanceof Refused) || [0, 401].includes(error.status)) throw error;
+    add(item);
+    item.fail(error.message);
+    return `${file.name}: error: ${error.message}`;
+  }
+}
+
+/** The rows of a picture, in px of the upright original; one that is too large for the server is sent reduced. */
+async function readPicture(file, picture, signal) {
+  const { limits } = await model();
+  const fits = file.size <= limits.body - 4096 && (!picture || picture.width === picture.canvas.width);
+  const blob = fits || !picture ? file : await encoded(picture.canvas);
+  const rows = await read(blob, file.name, { token: state.token, signal });
+  if (!picture) return { rows, width: 0 };
+  const scale = picture.width / (fits ? picture.width : picture.canvas.width);
+  return { rows: rows.map((row) => scaled(row, scale)), width: picture.width };
+}
+
+function scaled(row, scale) {
+  if (row.face === null || scale === 1) return row;
+  const sides = ["x", "y", "width", "height"].map((key) => [key, Math.round(row[key] * scale * 10) / 10]);
+  return { ...row, ...Object.fromEntries(sides) };
+}
+
+/** Let the reader download the picture at its own size, boxes and bars drawn on it. */
+function offerCopy(item, file, width) {
+  item.saveButton.hidden = false;
+  item.saveButton.onclick = async () => {
+    const { canvas } = await decode(file, Infinity);
+    await saveCopy(canvas, found(item.rows), canvas.width / width, file.name);
+  };
+}
+
+async function saveCopy(canvas, rows, scale, name) {
+  drawFaces(canvas, rows, scale, { bars: true });
+  save(await encoded(canvas, "image/png"), `${name.replace(/\.[^.]*$/, "")}-mien.png`);
+}
+
+/** Read a video's frames one after another; the sentence that says what was found. */
+async function takeVideo(file, signal) {
+  const item = new Item(file.name);
+  add(item);
+  const film = new Film(item);
+  try {
+    for await (const { canvas, time, duration } of videoFrames(file, Number(part("rate").value), signal)) {
+      await film.show(canvas, time, signal);
+      setProgress(Math.min(time, duration), duration);
+    }
+  } catch (error) {
+    if (error.name === "AbortError" || [0, 401].includes(error.status)) throw error;
+    item.fail(error.message);
+  } finally {
+    await film.finish();
+  }
+  return `${file.name}: ${film.frames} frames read, ${film.tracks} ${film.tracks === 1 ? "face" : "faces"} followed.`;
+}
+
+function takeCamera() {
+  busy(async (signal) => {
+    await model();
+    const item = new Item("Camera");
+    const film = new Film(item);
+    let spoken = -Infinity;
+    say("Waiting for the camera ...");
+    try {
+      for await (const { canvas, time } of cameraFrames(signal)) {
+        if (!film.frames) addLive(item);
+        const rows = await film.show(canvas, time, signal);
+        if (time - spoken < SPEAK) continue;
+        spoken = time;
+        say(`Camera: ${describe(rows)}`);
+      }
+    } catch (error) {
+      if (error.name !== "AbortError") throw error.status === undefined ? new Error(cameraTrouble(error)) : error;
+    } finally {
+      await film.finish();
+    }
+    say(`Camera stopped: ${film.frames} frames read.`);
+  });
+}
+
+function cameraTrouble(error) {
+  const known = {
+    NotAllowedError: "The browser was not allowed to use the camera; allow it for this page and try again.",
+    NotFoundError: "There is no camera.",
+    NotReadableError: "The camera is in use by another program.",
+  };
+  return known[error.name] ?? `The camera failed: ${error.message}`;
+}
+
+/** A video or the camera: its frames as they come, its faces numbered. */
+class Film {
+  #tracker = new Tracker();
+  #numbers = new Set();
+  #drawn = -Infinity;
+  #last = null;
+
+  constructor(item) {
+    this.item = item;
+    this.frames = 0;
+  }
+
+  get tracks() {
+    return this.#numbers.size;
+  }
+
+  /** Send one frame and show it; its rows. */
+  async show(canvas, time, signal) {
+    const rows = await read(await encoded(canvas), this.item.name, { token: state.token, signal });
+    const numbers = this.#tracker.follow(found(rows), time);
+    numbers.forEach((number) => this.#numbers.add(number));
+    const frame = { frame: this.frames, time_s: Math.round(time * 1000) / 1000 };
+    const timed = rows.map((row) => ({ ...row, ...frame, track: row.face === null ? null : numbers[row.face - 1] }));
+    this.frames += 1;
+    this.#last = { canvas, rows: timed };
+    this.item.rows.push(...timed);
+    this.item.showPicture(canvas, timed, canvas.width);
+    this.item.showFaces(timed);
+    await this.#update(time);
+    return timed;
+  }
+
+  async #update(time) {
+    if (time - this.#drawn < REDRAW) return;
+    this.#drawn = time;
+    this.item.showTimeline((await model()).labels);
+  }
+
+  async finish() {
+    if (!this.#last) return;
+    this.item.showTimeline((await model()).labels);
+    this.item.saveButton.hidden = false;
+    this.item.saveButton.textContent = "Download the last frame, annotated";
+    this.item.saveButton.onclick = () => {
+      const { canvas, rows } = this.#last;
+      const copy = newCanvas(canvas.width, canvas.height);
+      copy.getContext("2d").drawImage(canvas, 0, 0);
+      saveCopy(copy, found(rows), 1, this.item.name);
+    };
+  }
+}
+
+function saveCsv() {
+  const rows = state.items.flatMap((item) => item.rows);
+  if (!rows.length) {
+    say("There is nothing to save.");
+    return;
+  }
+  save(new Blob([toCsv(rows)], { type: "text/csv" }), "mien-faces.csv");
+}
+
+function clear() {
+  state.items = [];
+  part("list").replaceChildren();
+  part("results-head").hidden = true;
+  say("Cleared.");
+  part("files").focus();
+}
+
+function askForToken() {
+  part("token-form").hidden = false;
+  part("token").focus();
+}
+
+async function introduce() {
+  try {
+    const { card, sha256, licence, version } = await model();
+    part("model").textContent = `mien ${version}, model ${card.method} (${licence}), SHA-256 ${sha256.slice(0, 12)}`;
+    part("token-form").hidden = true;
+    if (part("status").textContent) say("");
+  } catch (error) {
+    say(error.message);
+    if (error.status === 401) askForToken();
+  }
+}
+
+function hasCamera() {
+  return Boolean(navigator.mediaDevices?.getUserMedia);
+}
+
+function explain() {
+  part("privacy").textContent = LOOPBACK.test(location.hostname)
+    ? `Pictures stay on this machine: this page sends them to mien at ${location.host}, which forgets them once they are read.`
+    : `Pictures go to mien at ${location.host} and nowhere else; it forgets them once they are read.`;
+  if (hasCamera()) return;
+  part("camera").disabled = true;
+  part("camera-note").hidden = false;
+  part("camera-note").textContent = "The camera needs this page to be on this machine (localhost) or on HTTPS.";
+}
+
+function listen() {
+  part("files").addEventListener("change", (event) => { takeFiles(event.target.files); event.target.value = ""; });
+  part("camera").addEventListener("click", takeCamera);
+  part("stop").addEventListener("click", () => state.stop?.abort());
+  part("csv").addEventListener("click", saveCsv);
+  part("clear").addEventListener("click", clear);
+  part("token-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    state.token = part("token").value;
+    introduce();
+  });
+  const drop = part("drop");
+  document.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
+  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) drop.classList.remove("over"); });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    takeFiles(event.dataTransfer.files);
+  });
+  const redraw = async () => {
+    const { labels } = await model();
+    state.items.filter((item) => !item.timeline.hidden).forEach((item) => item.showTimeline(labels));
+  };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  window.addEventListener("resize", redraw);
+}
+
+explain();
+listen();
+introduce();

@@ -1,0 +1,83 @@
+"""`mien serve`. Imports no web framework before it runs."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mien.errors import UsageError
+from mien.faces.detect import MIN_FACE, NAMES
+from mien.web.limits import MIB, Limits
+
+_DEFAULTS = Limits()
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen; one beyond this machine needs MIEN_TOKEN.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 8000,
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="An .onnx file that mien exported, instead of the bundled one.")
+    ] = None,
+    detector: Annotated[
+        str, typer.Option(metavar="NAME", help="mtcnn finds faces; whole takes each picture for one face.")
+    ] = NAMES[0],
+    min_face: Annotated[float, typer.Option(metavar="PX", help="The shortest face side to look for.")] = MIN_FACE,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Pictures decoded and searched at once.", show_default="one a processor")
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option("--name", metavar="HOST", help="A host name by which clients call this server.")
+    ] = None,
+    max_body: Annotated[int, typer.Option(metavar="MIB", min=1, help="Of one request.")] = _DEFAULTS.body // MIB,
+    max_pictures: Annotated[int, typer.Option(min=1, help="In one request.")] = _DEFAULTS.pictures,
+    max_pixels: Annotated[float, typer.Option(metavar="MEGAPIXELS", help="Of one picture.")] = _DEFAULTS.pixels / 1e6,
+    max_faces: Annotated[int, typer.Option(min=1, help="In one picture.")] = _DEFAULTS.faces,
+    max_requests: Annotated[int, typer.Option(min=1, help="Under way at once.")] = _DEFAULTS.requests,
+    max_memory: Annotated[
+        int, typer.Option(metavar="MIB", min=1, help="Of the bodies of all requests under way.")
+    ] = _DEFAULTS.memory // MIB,
+    seconds: Annotated[float, typer.Option(min=0.1, help="For one request, from its start to its answer.")] = (
+        _DEFAULTS.seconds
+    ),
+) -> None:
+    """Serve a page and an HTTP interface that read expressions; for this machine alone, unless MIEN_TOKEN is set.
+
+    Pictures are kept in memory while they are read, then forgotten; nothing about them is written or logged. SIGTERM
+    stops the server once it has finished what it took on. Beyond this machine put it behind a proxy that speaks HTTPS.
+    """
+    limits = Limits(
+        body=max_body * MIB,
+        pictures=max_pictures,
+        pixels=round(max_pixels * 1e6),
+        faces=max_faces,
+        seconds=seconds,
+        requests=max_requests,
+        memory=max(max_memory, max_body) * MIB,
+    )
+    _need_extra()
+    from mien.reader import Reader
+    from mien.web import app, server
+
+    door = server.door(host, token=os.environ.get("MIEN_TOKEN") or None, names=name or [])
+    application = app.create_app(
+        Reader(model, detector=detector, min_face=min_face), limits=limits, door=door, workers=workers
+    )
+    server.run(application, server.listen(host, port), seconds=seconds, announce=_announce)
+
+
+def _need_extra() -> None:
+    try:
+        import fastapi  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f'the server needs the extra serve ({error.name} is not installed); run `pip install "mien[serve]"`'
+        ) from None
+
+
+def _announce(address: str) -> None:
+    print(f"mien listens on {address} (stop with Ctrl+C)", flush=True)

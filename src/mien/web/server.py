@@ -1,0 +1,143 @@
+"""The application on a socket: started, announced, and stopped when the process is told to, what it took on finished."""
+
+import asyncio
+import ipaddress
+import logging
+import math
+import signal
+import socket
+import warnings
+from collections.abc import Callable
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mien.errors import UsageError
+from mien.web.guard import Door
+
+BACKLOG = 1024  # connections that wait to be accepted; the limits turn requests away, not the kernel
+SHORTEST_TOKEN = 16  # characters; `secrets.token_urlsafe()` gives 43
+
+
+def door(host: str, *, token: str | None, names: list[str]) -> Door:
+    """Who may ask a server that listens on `host`. Raises UsageError for an address beyond this machine without a token.
+
+    token: the value of MIEN_TOKEN, None where it is not set. names: further host names that clients call the server by.
+    """
+    local = _is_loopback(host)
+    advice = "`python -c 'import secrets; print(secrets.token_urlsafe())'` makes one"
+    if token is None and not local:
+        raise UsageError(
+            f"--host {host} can be reached from other machines: set MIEN_TOKEN to a secret that clients must send "
+            f"({advice}), or leave --host out"
+        )
+    if token is not None and (len(token) < SHORTEST_TOKEN or not token.isascii()):
+        raise UsageError(f"MIEN_TOKEN has {len(token)} characters: expected {SHORTEST_TOKEN} or more, ASCII; {advice}")
+    return Door(frozenset(name.lower() for name in names), any_address=not local, token=token)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. port 0 takes any free one. Raises UsageError when the address cannot be had."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server((address[0], port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot listen on {host} port {port} ({reason}); choose another --host or --port") from None
+
+
+def url(listening: socket.socket) -> str:
+    """The address to open, e.g. "http://127.0.0.1:8000"."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listening.family == socket.AF_INET6 else f"http://{host}:{port}"
+
+
+def run(app: ASGIApp, listening: socket.socket, *, seconds: float, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what was taken on, for at most a little over `seconds`, and return.
+
+    announce: called with the address once requests are answered.
+    """
+    _keep_quiet()
+    config = uvicorn.Config(
+        app,
+        http=_protocol(seconds),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=math.ceil(seconds) + 2,
+    )
+    before = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        _Server(config, listening, announce).run(sockets=[listening])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server that says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, listening: socket.socket, announce: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._listening = listening
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._announce(url(self._listening))
+
+
+def _protocol(seconds: float) -> type[H11Protocol]:
+    """uvicorn's protocol, which waits for the rest of a request's head as long as a client likes; this one does not."""
+
+    class Protocol(H11Protocol):
+        _late: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._late = self.loop.call_later(seconds, transport.close)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            waits = self.conn.their_state is h11.IDLE  # for the head of a request
+            if self._late and not waits:
+                self._late.cancel()
+                self._late = None
+            elif waits and not self._late:
+                self._late = self.loop.call_later(seconds, self.transport.close)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            if self._late:
+                self._late.cancel()
+
+    return Protocol
+
+
+def _ignore(number: int, frame: object) -> None:
+    """uvicorn handles the signal while it runs and raises it again afterwards, for whoever handled it before."""
+
+
+def _keep_quiet() -> None:
+    """Pillow warns about what it finds in a picture, the multipart parser about the characters around it; a server's log
+    says nothing about either."""
+    warnings.filterwarnings("ignore", module="PIL")
+    for name in ("PIL", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise UsageError(f"--host {host}: no such address here ({error.strerror}); try 127.0.0.1") from None
+    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)

@@ -1,0 +1,148 @@
+"""A multipart request's pictures, parsed as they arrive and kept in memory.
+
+FastAPI's own UploadFile puts what is larger than a megabyte into a temporary file; here nothing ever reaches a disk.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import python_multipart
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from mien.web.limits import Limits, RefusedError, Ticket, too_large
+
+LONGEST_NAME = 255  # characters of a file's name that are kept
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One uploaded file as sent: name for the client's own orientation, data still encoded."""
+
+    name: str
+    data: bytearray
+
+
+async def receive(request: Request, *, limits: Limits, ticket: Ticket) -> list[Picture]:
+    """The request's files, in order, its place and each byte accounted for with `ticket`.
+
+    Raises RefusedError: 413 too large or too many, 415 not multipart, 422 not well-formed, 429 no place.
+    """
+    body = _Body(request)
+    try:
+        ticket.admit()
+        boundary = _boundary(request)
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > limits.body:
+            raise too_large(limits)
+        return await parse(body.chunks(), boundary, limits=limits, ticket=ticket)
+    except RefusedError:
+        await body.discard(most=2 * limits.body)
+        raise
+
+
+class _Body:
+    """A request's body as it arrives."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._complete = False
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """What is left of it. Raises ClientDisconnect."""
+        while not self._complete:
+            message = await self._request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            self._complete = not message.get("more_body", False)
+            yield message.get("body", b"")
+
+    async def discard(self, *, most: int) -> None:
+        """Forget what is left: a client that is cut off while it sends may never see the answer.
+
+        most: bytes after which it is cut off all the same. A client that asked before sending is answered at once.
+        """
+        if "expect" in self._request.headers:
+            return
+        async for chunk in self.chunks():
+            most -= len(chunk)
+            if most < 0:
+                return
+
+
+async def parse(stream: AsyncIterator[bytes], boundary: bytes, *, limits: Limits, ticket: Ticket) -> list[Picture]:
+    """The files of a multipart body. Raises what `receive` does."""
+    form = _Form(limits)
+    try:
+        parser = python_multipart.MultipartParser(boundary, form.callbacks())
+        async for chunk in stream:
+            ticket.take(len(chunk))
+            parser.write(chunk)
+        parser.finalize()
+    except FormParserError:
+        raise _malformed("it breaks the multipart format") from None
+    if not form.ended:
+        raise _malformed("it ends before its last boundary")
+    if not form.pictures:
+        raise _malformed("it holds no file")
+    return form.pictures
+
+
+def _boundary(request: Request) -> bytes:
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    if kind != b"multipart/form-data":
+        reason = "the content type must be multipart/form-data: one file for each picture"
+        raise RefusedError(415, "content_type", reason)
+    boundary = options.get(b"boundary", b"")
+    if not 1 <= len(boundary) <= 70:  # RFC 2046, 5.1.1
+        raise _malformed("its content type names no boundary of 1 to 70 characters")
+    return boundary
+
+
+def _malformed(what: str) -> RefusedError:
+    return RefusedError(422, "multipart", f"the request cannot be read: {what}")
+
+
+@dataclass
+class _Form:
+    """What the parser reported so far."""
+
+    limits: Limits
+    pictures: list[Picture] = field(default_factory=list)
+    ended: bool = False
+    _disposition: bytearray = field(default_factory=bytearray)
+    _name: bytearray = field(default_factory=bytearray)
+    _value: bytearray = field(default_factory=bytearray)
+
+    def callbacks(self) -> "python_multipart.multipart.MultipartCallbacks":
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self._header,
+            "on_headers_finished": self._open,
+            "on_part_data": lambda data, start, end: self.pictures[-1].data.extend(data[start:end]),
+            "on_end": self._end,
+        }
+
+    def _begin(self) -> None:
+        self._disposition = bytearray()
+
+    def _header(self) -> None:
+        if self._name.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._name, self._value = bytearray(), bytearray()
+
+    def _open(self) -> None:
+        _, options = parse_options_header(bytes(self._disposition))
+        if b"filename" not in options:
+            raise _malformed("a part of it is no file; send pictures only, each with a file name")
+        if len(self.pictures) == self.limits.pictures:
+            reason = f"more than {self.limits.pictures} pictures in one request; send them in several"
+            raise RefusedError(413, "pictures", reason, self.limits.pictures)
+        name = options[b"filename"].decode("utf-8", "replace")[:LONGEST_NAME]
+        self.pictures.append(Picture(name or f"picture {len(self.pictures) + 1}", bytearray()))
+
+    def _end(self) -> None:
+        self.ended = True

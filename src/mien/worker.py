@@ -1,0 +1,110 @@
+"""One reading process of a folder job: paths come in, rows go out, one JSON value a line.
+
+    python -m mien.worker '{"model": ..., "detector": ..., "min_face": ...}'
+
+A process of its own, because a decoder that crashes on a hostile file then takes nothing else with it. It ends when its
+standard input does, so it never outlives the job, however that was ended.
+"""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from typing import IO, TYPE_CHECKING
+
+from mien.errors import MienError
+from mien.faces.detect import MIN_FACE
+
+if TYPE_CHECKING:
+    from mien.tables import Row
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a `Reader` is made of, in words that can be passed to another process. model: a path, None is the bundled
+    one."""
+
+    model: str | None = None
+    detector: str = "mtcnn"
+    min_face: float = MIN_FACE
+    abstain_below: float = 0.0
+
+
+class Worker:
+    """The job's end of one reading process, which is started when first needed and started again when it dies."""
+
+    ATTEMPTS = 2  # at one file: the first death may have been somebody else's fault
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._process: subprocess.Popen[str] | None = None
+
+    def read(self, path: str) -> "list[Row]":
+        """The rows of one picture; a row that says why where it cannot be read, or where reading it kills."""
+        from mien import tables
+
+        for _ in range(self.ATTEMPTS):
+            answer = self._ask(path)
+            if answer:
+                rows: list[Row] = json.loads(answer)
+                return rows
+            status = self.close()
+        return [tables.failure(path, f"the reading process died on it {self.ATTEMPTS} times (exit status {status})")]
+
+    def _ask(self, path: str) -> str:
+        """The answer's line, or "" when the process is gone."""
+        self._process = self._process or _start(self._settings)
+        assert self._process.stdin and self._process.stdout
+        try:
+            self._process.stdin.write(json.dumps(path) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except (BrokenPipeError, ValueError):
+            return ""
+        return line if line.endswith("\n") else ""
+
+    def close(self) -> int | None:
+        """End the process; its exit status, None where there was none."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        assert process.stdin and process.stdout
+        with contextlib.suppress(BrokenPipeError):  # it is gone already
+            process.stdin.close()
+        process.stdout.close()
+        return process.wait()
+
+
+def _start(settings: Settings) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "mien.worker", json.dumps(asdict(settings))]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="ascii")
+
+
+def serve(settings: Settings, requests: IO[str], answers: IO[str]) -> None:
+    """Read what `requests` names until it ends."""
+    from mien import tables
+    from mien.reader import Reader
+
+    reader = Reader(
+        settings.model,
+        detector=settings.detector,
+        min_face=settings.min_face,
+        abstain_below=settings.abstain_below,
+    )
+    for line in requests:
+        path: str = json.loads(line)
+        try:
+            table = tables.rows(reader.read(path))
+        except MienError as error:
+            table = [tables.failure(path, str(error).removeprefix(f"{path}: "))]
+        except MemoryError:
+            table = [tables.failure(path, "not enough memory to read it")]
+        answers.write(json.dumps(table) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the job's to answer
+    serve(Settings(**json.loads(sys.argv[1])), sys.stdin, sys.stdout)

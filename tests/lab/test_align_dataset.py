@@ -1,0 +1,171 @@
+"""Aligning a whole dataset: upright faces, a manifest that hides nothing, and no work done twice after a kill."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from mien.errors import DataError, UsageError
+from mien.faces.mtcnn import Mtcnn
+from mien.lab import datasets
+from mien.lab.data_cli import app
+from mien.lab.datasets import layouts
+from mien.lab.datasets.align_dataset import STATUSES, align
+from mien.lab.datasets.check import check
+from mien.lab.datasets.fer2013 import TEMPLATE
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def own(root: Path, count: int = 6) -> datasets.FaceDataset:
+    layouts.write("folder", root, rows=count)
+    return datasets.load("folder", root, split="train")
+
+
+def test_a_tilted_face_is_put_upright(shared: Callable[[str], Path], tmp_path: Path) -> None:
+    with Image.open(shared("photos/obama-240p.jpg")) as picture:
+        (tmp_path / "own/train/happy").mkdir(parents=True)
+        picture.convert("RGB").rotate(25, expand=True).save(tmp_path / "own/train/happy/a.png")
+        picture.convert("RGB").save(tmp_path / "own/train/happy/b.png")
+    data = datasets.load("folder", tmp_path / "own", split="train")
+    assert len(data) == 1, "the other became valid"
+    counts = align([data], tmp_path / "out", root=tmp_path / "own", side=112)
+    assert counts == {"aligned": 1}
+    (row,) = rows(tmp_path / "out")
+    assert float(row["score"]) > 0.9
+    crop = datasets.load("folder", tmp_path / "out", split="train").read(0)
+    assert crop.shape == (112, 112, 3)
+    (found,) = Mtcnn(min_face=40).refine(crop, [(0, 0, 112, 112)])
+    assert found.landmarks is not None
+    off = np.abs(np.array(found.landmarks) / 112 - np.array(TEMPLATE))
+    assert off.max() < 0.08, "the five points lie where the template has them"
+
+
+def test_given_boxes_are_used(shared: Callable[[str], Path], tmp_path: Path) -> None:
+    """Two faces in one picture: the box decides which, not the size."""
+    with Image.open(shared("photos/obama-240p.jpg")) as picture:
+        face = picture.convert("RGB")
+    (found, *_) = Mtcnn(min_face=40).detect(np.asarray(face))
+    sheet = Image.new("RGB", (face.width * 2, face.height))
+    sheet.paste(face, (0, 0))
+    small = face.resize((face.width * 3 // 4, face.height * 3 // 4))
+    sheet.paste(small, (face.width, 0))
+    (tmp_path / "expw/image/origin").mkdir(parents=True)
+    (tmp_path / "expw/label").mkdir()
+    sheet.save(tmp_path / "expw/image/origin/a.png")
+    left, top, right, bottom = (round(0.75 * edge) for edge in found.box)
+    line = f"a.png 0 {top} {left + face.width} {right + face.width} {bottom} 90.0 3\n"
+    (tmp_path / "expw/label/label.lst").write_text(line)
+    data = datasets.load("expw", tmp_path / "expw", split="all", protocol="every", allow_partial=True)
+    align([data], tmp_path / "out", root=tmp_path / "expw")
+    (row,) = rows(tmp_path / "out")
+    assert row["status"] == "aligned"
+    assert float(row["left_eye_x"]) > face.width, "the smaller face on the right, which the box names"
+
+
+def test_every_picture_has_a_row_and_a_reason(tmp_path: Path) -> None:
+    data = own(tmp_path / "own")
+    broken = tmp_path / "own" / data.ids[2]
+    broken.write_bytes(broken.read_bytes()[:100])
+    counts = align([data], tmp_path / "out", root=tmp_path / "own", side=64)
+    table = rows(tmp_path / "out")
+    assert [row["id"] for row in table] == list(data.ids)
+    assert sum(counts.values()) == 6
+    assert {row["status"] for row in table} <= set(STATUSES)
+    assert table[2]["status"] == "unreadable"
+    assert table[2]["path"] == ""
+    assert data.ids[2] in table[2]["reason"]
+    for row in table:
+        assert (row["status"] == "aligned") or row["reason"]
+        if row["path"]:
+            with Image.open(tmp_path / "out" / row["path"]) as picture:
+                assert picture.size == (64, 64)
+
+
+def test_the_output_stands_for_the_dataset(tmp_path: Path) -> None:
+    layouts.write("ckplus", tmp_path / "ckplus", rows=10)
+    data = datasets.load("ckplus", tmp_path / "ckplus", split="all", label_rule="8-class", allow_partial=True)
+    align([data], tmp_path / "out", root=tmp_path / "ckplus", side=32)
+    test = datasets.load("ckplus", tmp_path / "out", split="test", fold=1, allow_partial=True)
+    plain = datasets.load("ckplus", tmp_path / "ckplus", split="test", fold=1, allow_partial=True)
+    assert test.ids == plain.ids
+    np.testing.assert_array_equal(test.labels, plain.labels)
+    assert test.read(0).shape == (32, 32, 3)
+    assert test.fingerprint != plain.fingerprint
+    assert "aligned with MTCNN" in test.note
+    report = check("ckplus", tmp_path / "out")
+    assert [len(part) for part in report.splits.values()] == [32]
+    assert report.sizes == {(32, 32): 32}
+    with pytest.raises(DataError, match="holds ckplus aligned, asked for sfew"):
+        datasets.load("sfew", tmp_path / "out", split="train")
+
+
+def test_an_unfinished_alignment_is_not_taken_for_whole(tmp_path: Path) -> None:
+    data = own(tmp_path / "own")
+
+    def stop(done: int, of: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        align([data], tmp_path / "out", root=tmp_path / "own", progress=stop)
+    with pytest.raises(DataError, match="3 of 6 rows of folder train are not aligned"):
+        datasets.load("folder", tmp_path / "out", split="train")
+    torn = (tmp_path / "out/manifest.csv").read_bytes()[:-25]
+    (tmp_path / "out/manifest.csv").write_bytes(torn)  # killed while the third row was written
+    align([data], tmp_path / "out", root=tmp_path / "own")
+    assert [row["id"] for row in rows(tmp_path / "out")] == list(data.ids)
+
+
+def test_another_alignment_is_never_mixed_in(tmp_path: Path) -> None:
+    data = own(tmp_path / "own")
+    align([data[:2]], tmp_path / "out", root=tmp_path / "own", side=32)
+    with pytest.raises(UsageError, match=r"holds another alignment: .*side 32 before, 48 now"):
+        align([data], tmp_path / "out", root=tmp_path / "own", side=48)
+
+
+@pytest.mark.slow
+def test_workers_and_one_process_give_the_same_rows(tmp_path: Path) -> None:
+    layouts.write("affectnet", tmp_path / "affectnet", rows=24)
+    for workers in (1, 2):
+        arguments = ["align", "affectnet", "--root", str(tmp_path / "affectnet"), "--allow-partial", "--size", "48"]
+        out = str(tmp_path / f"out{workers}")
+        result = CliRunner().invoke(app, [*arguments, "--workers", str(workers), "-o", out])
+        assert result.exit_code == 0, result.output
+    assert rows(tmp_path / "out1") == rows(tmp_path / "out2")
+    assert len(rows(tmp_path / "out1")) == 36
+    for row in rows(tmp_path / "out1"):
+        one, two = (tmp_path / f"out{workers}" / row["path"] for workers in (1, 2))
+        assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_loses_nothing(tmp_path: Path) -> None:
+    layouts.write("folder", tmp_path / "own", rows=60)
+    command = [sys.executable, "-c", "from mien.lab.data_cli import app; app()", "align", "folder"]
+    command += ["--root", str(tmp_path / "own"), "-o", str(tmp_path / "out"), "--workers", "2"]
+    manifest = tmp_path / "out/manifest.csv"
+    for least in (5, 25):
+        process = subprocess.Popen(command, start_new_session=True)
+        deadline = time.monotonic() + 60
+        while not (manifest.is_file() and manifest.read_bytes().count(b"\n") > least):
+            assert time.monotonic() < deadline, "the first rows did not come"
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True, capture_output=True)
+    found = [(row["split"], row["row"]) for row in rows(tmp_path / "out")]
+    assert len(found) == len(set(found)) == 120
+    assert len(list((tmp_path / "out").glob("*/*.png"))) == 120

@@ -1,0 +1,92 @@
+"""Temperature, reliability bins and what abstaining buys."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scores_fixtures import made_up
+
+from mien.errors import DataError, UsageError
+from mien.lab.evaluation.calibration import (
+    apply_temperature,
+    bin_of,
+    calibration_error,
+    coverage_at_risk,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability,
+    risk_coverage,
+)
+
+
+def honest(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels drawn from the probabilities themselves, so that those are calibrated."""
+    generator = np.random.default_rng(0)
+    probabilities = generator.dirichlet(np.full(5, 0.5), size=rows)
+    labels = (generator.random((rows, 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
+    return np.minimum(labels, 4), probabilities
+
+
+def test_a_temperature_that_was_applied_is_found_and_undone() -> None:
+    labels, probabilities = honest(20_000)
+    for temperature in (0.5, 2.0):
+        bent = apply_temperature(probabilities, temperature)
+        found = fit_temperature(labels, bent)
+        assert found == pytest.approx(1 / temperature, rel=0.05)
+        assert calibration_error(reliability(labels, apply_temperature(bent, found))) < 0.01
+        assert calibration_error(reliability(labels, bent)) > 0.05
+
+
+def test_the_fit_is_the_best_on_a_fine_grid() -> None:
+    scores = made_up(400)
+    best = fit_temperature(scores.labels, scores.probabilities)
+    costs = [
+        negative_log_likelihood(scores.labels, apply_temperature(scores.probabilities, t))
+        for t in np.geomspace(0.2, 5, 200)
+    ]
+    assert negative_log_likelihood(scores.labels, apply_temperature(scores.probabilities, best)) <= min(costs) + 1e-7
+
+
+def test_temperature_one_changes_nothing_and_no_prediction_ever_changes() -> None:
+    scores = made_up(100)
+    assert apply_temperature(scores.probabilities, 1.0) == pytest.approx(scores.probabilities, abs=1e-6)
+    assert np.array_equal(apply_temperature(scores.probabilities, 3.0).argmax(axis=1), scores.predictions)
+
+
+def test_impossible_temperatures_are_refused() -> None:
+    scores = made_up(100)
+    with pytest.raises(UsageError, match="above 0"):
+        apply_temperature(scores.probabilities, 0.0)
+    with pytest.raises(DataError, match="edge"):
+        fit_temperature(scores.predictions, scores.probabilities)
+
+
+def test_bins_are_open_below_and_closed_above() -> None:
+    assert bin_of(np.array([0.0, 0.2, 0.2001, 1.0]), 5).tolist() == [0, 0, 1, 4]
+
+
+def test_reliability_counts_every_row_once() -> None:
+    scores = made_up(300)
+    table = reliability(scores.labels, scores.probabilities)
+    assert table.counts.sum() == 300
+    mean = np.nansum(table.accuracy * table.counts) / 300
+    assert mean == pytest.approx((scores.predictions == scores.labels).mean())
+    assert np.isnan(table.accuracy[table.counts == 0]).all()
+
+
+def test_risk_coverage_by_hand_with_ties() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.8, 0.2], [0.6, 0.4]])
+    curve = risk_coverage(np.array([0, 0, 1, 1]), probabilities)
+    assert curve.thresholds.tolist() == [0.9, 0.8, 0.6]
+    assert curve.coverage.tolist() == [0.25, 0.75, 1.0]
+    assert curve.risk == pytest.approx([0, 1 / 3, 1 / 2])
+    assert curve.area == pytest.approx((0 + 2 / 3 + 1 / 2) / 4)
+    assert coverage_at_risk(curve, 0.4) == 0.75
+    assert coverage_at_risk(replace(curve, risk=np.ones(3)), 0.5) == 0.0
+
+
+def test_the_last_point_answers_everything() -> None:
+    scores = made_up(250)
+    curve = risk_coverage(scores.labels, scores.probabilities)
+    assert curve.coverage[-1] == 1.0
+    assert curve.risk[-1] == pytest.approx((scores.predictions != scores.labels).mean())

@@ -1,0 +1,73 @@
+"""The side-by-side table and its paired tests."""
+
+import csv
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scores_fixtures import made_up
+
+from mien.errors import DataError, UsageError
+from mien.lab.evaluation.compare import compare, model_table, pair_table, to_csv, to_markdown, to_text
+from mien.lab.evaluation.paired import detectable_rows
+
+pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
+
+pytest.importorskip("sklearn", reason="needs the extra eval")
+
+
+def test_a_better_model_is_told_from_an_equal_one() -> None:
+    scores = {"weak": made_up(900), "strong": made_up(900, seed=1, skill=2.5), "twin": made_up(900, seed=2)}
+    found = compare(scores, facts={"strong": {"parameters": 2_500_000, "ms_per_face": 1.5}})
+    verdicts = {(test.first, test.second): test.verdict for test in found.tests}
+    assert verdicts == {
+        ("weak", "strong"): "strong is better",
+        ("weak", "twin"): "no difference beyond noise",
+        ("strong", "twin"): "strong is better",
+    }
+    assert all(test.adjusted >= test.mcnemar.p for test in found.tests)
+    for test in found.tests:
+        disagree = test.mcnemar.only_first + test.mcnemar.only_second
+        assert test.detectable == detectable_rows(900, disagree / 900)
+        assert (abs(test.difference.value) > test.detectable) == (test.verdict != "no difference beyond noise")
+    head, rows = model_table(found)
+    assert head[-2:] == ("parameters, M", "ms a face")
+    assert [row[-2] for row in rows] == ["", "2.5", ""]
+
+
+def test_what_could_be_seen_stands_before_the_verdict() -> None:
+    found = compare({"a": made_up(300), "b": made_up(300, seed=1)})
+    head, _ = pair_table(found)
+    assert head.index("could be seen, points") < head.index("difference, points") < head.index("verdict")
+    text = to_text(found)
+    assert text.index("could be seen") < text.index("no difference beyond noise")
+    assert to_markdown(found).count("| b - a |") == 1
+
+
+def test_the_csv_reads_back_at_full_precision() -> None:
+    found = compare({"a": made_up(300), "b": made_up(300, seed=1)}, facts={"a": {"macs": 123456.0}})
+    rows = list(csv.DictReader(io.StringIO(to_csv(found))))
+    values = {(row["model"], row["quantity"]): float(row["value"]) for row in rows}
+    assert values["a", "accuracy"] == found.models[0].spans["accuracy"].value
+    assert values["a", "macs"] == 123456.0
+    assert values["b", "accuracy difference"] == found.tests[0].difference.value
+
+
+def test_rows_are_matched_by_id_and_differing_protocols_are_noted() -> None:
+    first, second = made_up(200), made_up(200, seed=1, views="tencrop")
+    order = np.random.default_rng(0).permutation(200)
+    shuffled = replace(
+        second, labels=second.labels[order], probabilities=second.probabilities[order], ids=second.ids[order]
+    )
+    found = compare({"a": first, "b": shuffled})
+    assert found.tests == compare({"a": first, "b": second}).tests
+    assert any("views differs" in note for note in found.notes)
+    assert "tencrop" in to_text(found)
+
+
+def test_other_rows_and_a_single_model_are_refused() -> None:
+    with pytest.raises(DataError, match="not the same rows"):
+        compare({"a": made_up(100), "b": made_up(90)})
+    with pytest.raises(UsageError, match="at least two"):
+        compare({"a": made_up(100)})

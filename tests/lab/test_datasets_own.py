@@ -1,0 +1,127 @@
+"""Bring your own faces: folders and tables, and what is wrong with them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mien.errors import DataError
+from mien.lab import datasets
+from mien.lab.datasets import layouts
+
+
+def save(path: Path, level: int = 90) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (6, 5), (level, level, level)).save(path)
+
+
+def test_folder_names_go_through_the_vocabulary(tmp_path: Path) -> None:
+    for word in ("Angry", "happiness", "Natural"):
+        save(tmp_path / "train" / word / "a.png")
+        save(tmp_path / "test" / word / "a.png")
+        save(tmp_path / "val" / word / "a.png")
+    for split in datasets.SPLITS:
+        data = datasets.load("folder", tmp_path, split=split)
+        assert data.classes == ("neutral", "happy", "anger")
+        found = {Path(name).parent.name: data.classes[label] for name, label in zip(data.ids, data.labels, strict=True)}
+        assert found == {"Angry": "anger", "happiness": "happy", "Natural": "neutral"}
+
+
+def test_a_class_that_one_split_lacks_does_not_shift_the_others(tmp_path: Path) -> None:
+    for name in ("train/anger/a.png", "train/neutral/a.png", "test/anger/a.png", "valid/anger/a.png"):
+        save(tmp_path / name)
+    data = datasets.load("folder", tmp_path, split="test")
+    assert data.classes == ("neutral", "anger")
+    assert data.labels.tolist() == [1]
+
+
+def test_undivided_folders_are_divided_within_each_class(tmp_path: Path) -> None:
+    for word, count in (("happy", 20), ("sad", 10)):
+        for number in range(count):
+            save(tmp_path / word / f"{number}.png")
+    parts = [datasets.load("folder", tmp_path, split=split) for split in datasets.SPLITS]
+    assert [part.class_counts for part in parts] == [(16, 8), (2, 1), (2, 1)]
+    assert len({name for part in parts for name in part.ids}) == 30
+    assert parts[2].ids == datasets.load("folder", tmp_path, split="test").ids
+    assert "seed 0" in parts[0].note
+
+
+def test_a_missing_valid_is_taken_from_train(tmp_path: Path) -> None:
+    for number in range(20):
+        save(tmp_path / "train/happy" / f"{number}.png")
+        save(tmp_path / "test/happy" / f"{number}.png")
+    parts = [datasets.load("folder", tmp_path, split=split) for split in datasets.SPLITS]
+    assert [len(part) for part in parts] == [18, 2, 20]
+    assert not set(parts[0].ids) & set(parts[1].ids)
+
+
+def test_unknown_folders_are_all_listed(tmp_path: Path) -> None:
+    for word in ("happy", "bored", "1"):
+        save(tmp_path / word / "a.png")
+    with pytest.raises(DataError, match=r"unknown expressions 1, bored; expected directories named neutral"):
+        datasets.load("folder", tmp_path, split="train")
+
+
+def test_two_folders_of_one_expression_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "angry/a.png")
+    save(tmp_path / "anger/a.png")
+    with pytest.raises(DataError, match="both mean anger"):
+        datasets.load("folder", tmp_path, split="train")
+
+
+def table(root: Path, text: str, *, encoding: str = "utf-8") -> Path:
+    for name in "abc":
+        save(root / f"{name}.png")
+    file = root / "faces.csv"
+    file.write_bytes(text.encode(encoding))
+    return file
+
+
+def test_table_with_windows_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
+    text = "Path,Label,split\r\na.png,Happy,train\r\nb.png, sadness ,validation\r\n"
+    data = datasets.load("csv", table(tmp_path, text, encoding="utf-8-sig"), split="valid")
+    assert data.ids == ("b.png",)
+    assert data.classes == ("happy", "sad")
+    assert data.labels.tolist() == [1]
+    assert data[0].image.shape == (5, 6, 3)
+
+
+def test_table_votes_are_normalised_and_in_class_order(tmp_path: Path) -> None:
+    text = "path,label,split,p_sad,p_happy,p_fear\na.png,happy,train,1,3,0\nb.png,sad,train,0,0,0\n"
+    data = datasets.load("csv", table(tmp_path, text), split="train")
+    assert data.classes == ("happy", "sad", "fear")
+    np.testing.assert_allclose(data.votes, [[0.75, 0.25, 0], [0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("path,label\na.png,happy\nb.png,bored\nc.png,3\n", "unknown label '3', 'bored'; expected neutral"),
+        ("path,label,split\na.png,happy,train\nb.png,sad,dev\n", "unknown split 'dev'"),
+        ("file,label\na.png,happy\n", "columns file, label; expected path,label"),
+        ("", "columns none"),
+        ("path,label,p_joy,p_pain\na.png,happy,1,0\n", "unknown column 'pain'"),
+        ("path,label,p_happy\na.png,happy,many\n", "holds something that is no number"),
+        ("path,label,p_happy\na.png,happy,1\nb.png,happy,-1\n", "lines 3: p_ values .-1.0., expected finite numbers"),
+        ("path,label\na.png,happy\nb.png,happy,train\n", "rows 3 do not have the header's 2 cells"),
+        ("path,label,split\na.png,happy,train\nz.png,happy,train\n", "1 pictures are not in .*z.png"),
+        ("path,label,split\na.png,happy,test\n", "no labelled face"),
+    ],
+)
+def test_bad_tables_are_explained(text: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=told):
+        datasets.load("csv", table(tmp_path, text), split="train")
+
+
+def test_table_and_folder_hold_the_same_faces(tmp_path: Path) -> None:
+    layouts.write("folder", tmp_path / "folder", rows=20)
+    layouts.write("csv", tmp_path / "csv", rows=20)
+    one = datasets.load("folder", tmp_path / "folder", split="train")
+    two = datasets.load("csv", tmp_path / "csv/faces.csv", split="train")
+    by_name = {Path(sample.id).name: sample for sample in two}
+    assert len(one) == len(two) == 20
+    for sample in one:
+        other = by_name[Path(sample.id).name]
+        assert one.classes[sample.label] == two.classes[other.label]
+        np.testing.assert_array_equal(sample.image, other.image)

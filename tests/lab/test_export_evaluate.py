@@ -1,0 +1,215 @@
+"""From a trained run to an ONNX file and to Scores: agreement, cards, heads, views, and evaluation without torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import small_fer
+
+from mien.card import METADATA_KEY
+from mien.classifier import Classifier
+from mien.errors import DataError, ModelError, UsageError
+from mien.lab import datasets
+from mien.lab.evaluation.evaluate import aligned_to, evaluate, windows
+from mien.lab.evaluation.judge import judge
+from mien.lab.evaluation.scores import Scores
+from mien.lab.training import export as exporting
+from mien.lab.training.recipes import Choice
+from mien.lab.training.trainer import Source, train
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small dataset, a two-headed run of two epochs on it, and its export."""
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIEN_CACHE", str(folder / "cache"))
+        root = small_fer.write(folder / "data")
+        settings = ("network.widths=(4,8,8,8)", "epochs=2", "batch=16", "sizes=()")
+        source = Source("ferplus", root, allow_partial=True)
+        run = train(Choice("mien-small", settings=settings), source, folder / "run", threads=1, say=lambda line: None)
+        model = exporting.export(run, folder / "model.onnx", rows=small_rows(root))
+    return {"root": root, "run": run, "model": model, "cache": folder / "cache"}
+
+
+def small_rows(root: Path) -> dict[str, datasets.FaceDataset]:
+    return {name: load(root, name) for name in ("fer2013", "ferplus")}
+
+
+def load(root: Path, name: str) -> datasets.FaceDataset:
+    return datasets.load(name, root, split="valid", allow_partial=True)
+
+
+def test_the_file_agrees_with_torch_on_batches_of_any_size(world: dict[str, Path]) -> None:
+    classifier = Classifier(world["model"])
+    temperatures = {name: head.temperature for name, head in classifier.card.heads.items()}
+    run = exporting.TrainedRun(world["run"], temperatures=temperatures)
+    data = load(world["root"], "fer2013")
+    for count in (1, 5, 42):
+        batch = classifier.card.input.prepare([data.read(i) for i in range(count)])
+        assert exporting.disagreement(run, classifier, batch) < exporting.TOLERANCE
+    assert all(temperature != 1 for temperature in temperatures.values())
+
+
+def test_the_card_says_everything(world: dict[str, Path]) -> None:
+    card = Classifier(world["model"]).card
+    assert card.default_head == "ferplus"
+    assert {name: (head.output, len(head.labels)) for name, head in card.heads.items()} == {
+        "ferplus": ("probabilities", 8), "fer2013": ("probabilities_fer2013", 7),
+    }  # fmt: skip
+    assert (card.input.height, card.input.colour, card.method, card.licence) == (48, "grey", "mien-small", "Apache-2.0")
+    assert "140 rows" in card.heads["ferplus"].trained_on
+
+
+def test_temperatures_are_fitted_on_the_rows_of_the_run_or_not_at_all(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    other = small_fer.write(tmp_path / "data", seed=1)
+    for root, same in ((world["root"], True), (other, False)):
+        monkeypatch.setattr(exporting, "load_data", lambda source, recipe, root=root: (None, small_rows(root)))
+        if same:
+            assert set(exporting.validation_rows(world["run"], root)) == {"fer2013", "ferplus"}
+        else:
+            with pytest.raises(DataError, match="the run was selected on fer2013 rows with fingerprint"):
+                exporting.validation_rows(world["run"], root)
+
+
+def test_the_file_names_no_folder_of_the_builder(world: dict[str, Path]) -> None:
+    text = world["model"].read_bytes()
+    assert str(world["root"].parent).encode() not in text
+    assert b"site-packages" not in text
+    assert str(Path(exporting.__file__).parents[4]).encode() not in text
+
+
+def test_a_file_that_disagrees_is_refused_and_removed(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = exporting.write_graph
+
+    def spoiled(trained: exporting.TrainedRun, path: Path) -> None:
+        write(trained, path)
+        model = onnx.load(path)
+        weights = next(t for t in model.graph.initializer if "convolution.weight" in t.name or "head" in t.name)
+        values = onnx.numpy_helper.to_array(weights) + np.float32(0.5)
+        weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
+        onnx.save(model, path)
+
+    monkeypatch.setattr(exporting, "write_graph", spoiled)
+    with pytest.raises(ModelError, match="differ by"):
+        exporting.export(world["run"], tmp_path / "bad.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_needs_an_onnx_name(world: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"ends in \.onnx"):
+        exporting.export(world["run"], tmp_path / "model.bin")
+
+
+def test_evaluation_writes_scores_and_metrics(world: dict[str, Path], tmp_path: Path) -> None:
+    data = load(world["root"], "ferplus")
+    found = judge(world["model"], data, tmp_path)
+    scores = Scores.load(tmp_path / "scores.npz")
+    assert scores.probabilities.shape == (len(data), 8)
+    assert np.allclose(scores.probabilities.sum(axis=1), 1, atol=1e-5)
+    assert scores.ids.tolist() == list(data.ids)
+    assert found["accuracy"] == pytest.approx((scores.predictions == data.labels).mean())
+    assert json.loads((tmp_path / "metrics.json").read_text())["protocol"]["head"] == "ferplus"
+    assert scores.protocol["model_sha256"] == Classifier(world["model"]).sha256
+
+
+def test_a_run_and_its_file_score_alike(world: dict[str, Path], tmp_path: Path) -> None:
+    data = load(world["root"], "fer2013")
+    judge(world["run"], data, tmp_path / "run")
+    judge(world["model"], data, tmp_path / "file")
+    run, file = (Scores.load(tmp_path / name / "scores.npz") for name in ("run", "file"))
+    assert run.predictions.tolist() == file.predictions.tolist()
+    assert run.protocol["head"] == file.protocol["head"] == "fer2013"
+
+
+def test_head_can_be_chosen(world: dict[str, Path]) -> None:
+    classifier, data = Classifier(world["model"]), load(world["root"], "fer2013")
+    eight = evaluate(classifier, data, head="ferplus", protocol=FACTS)
+    assert eight.probabilities.shape[1] == 7  # contempt dropped, renormalised
+    assert np.allclose(eight.probabilities.sum(axis=1), 1, atol=1e-5)
+    with pytest.raises(ModelError, match="no head 'emotion'"):
+        evaluate(classifier, data, head="emotion", protocol=FACTS)
+
+
+FACTS = {"selection_rule": "none", "seed": 0, "command": "test", "commit": "test"}
+
+
+def test_columns_are_matched_by_name() -> None:
+    answers = np.array([[0.2, 0.3, 0.5]])
+    dropped = aligned_to(answers, ("sad", "happy", "contempt"), ("happy", "sad"))
+    assert dropped[0] == pytest.approx([0.6, 0.4])
+    lacking = aligned_to(answers, ("sad", "happy", "fear"), ("happy", "disgust", "sad", "fear"))
+    assert lacking[0] == pytest.approx([0.3, 0, 0.2, 0.5])
+    with pytest.raises(DataError, match="no class in common"):
+        aligned_to(answers, ("a", "b", "c"), ("happy", "sad"))
+
+
+def test_views() -> None:
+    batch = np.arange(2 * 36, dtype=np.float32).reshape(2, 1, 6, 6)
+    assert [len(list(windows(batch, name, 1))) for name in ("single", "flip", "tencrop")] == [1, 2, 10]
+    views = list(windows(batch, "tencrop", 1))
+    assert np.array_equal(views[1], batch[..., ::-1])
+    corner = views[2][..., 1:5, 1:5]  # what a network that looks at the middle 4 px sees of the first corner
+    assert np.array_equal(corner, batch[..., 0:4, 0:4])
+    constant = np.full((1, 1, 6, 6), 3, np.float32)  # methods.md 6.4, item 11
+    assert all(np.array_equal(view, constant) for view in windows(constant, "tencrop", 2))
+
+
+def test_views_average_probabilities_or_logits(world: dict[str, Path]) -> None:
+    classifier, data = Classifier(world["model"]), load(world["root"], "fer2013")
+    single, ten, logits = (
+        evaluate(classifier, data, views=views, average=average, protocol=FACTS)
+        for views, average in (("single", "probabilities"), ("tencrop", "probabilities"), ("tencrop", "logits"))
+    )
+    batch = classifier.card.input.prepare([data.read(0)])
+    views = [classifier.run(np.ascontiguousarray(v)).probabilities["fer2013"][0] for v in windows(batch, "tencrop", 2)]
+    assert ten.probabilities[0] == pytest.approx(np.mean(views, axis=0), abs=1e-5)
+    geometric = np.exp(np.mean(np.log(views), axis=0))
+    assert logits.probabilities[0] == pytest.approx(geometric / geometric.sum(), abs=1e-5)
+    assert not np.allclose(single.probabilities, ten.probabilities)
+    with pytest.raises(UsageError, match="expected one of single, flip, tencrop"):
+        evaluate(classifier, data, views="five", protocol=FACTS)
+
+
+def test_an_onnx_file_is_evaluated_without_torch(world: dict[str, Path], tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "class NoTorch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'torch':\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, NoTorch())\n"
+        "from mien.cli import main\n"
+        f"main(['evaluate', {str(world['model'])!r}, '--data', 'ferplus', '--root', {str(world['root'])!r}, "
+        f"'--allow-partial', '-o', {str(tmp_path)!r}])"
+    )
+    environment = {"MIEN_CACHE": str(world["cache"]), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout
+    assert (tmp_path / "scores.npz").is_file()
+
+
+def test_what_is_neither_run_nor_file_is_refused(world: dict[str, Path], tmp_path: Path) -> None:
+    data = load(world["root"], "fer2013")
+    with pytest.raises(DataError, match="not a run folder"):
+        judge(tmp_path, data, tmp_path)
+    with pytest.raises(UsageError, match="expected a run folder"):
+        judge(tmp_path / "weights.pth", data, tmp_path)
+    bare = tmp_path / "bare.onnx"
+    model = onnx.load(world["model"])
+    del model.metadata_props[:]
+    onnx.save(model, bare)
+    with pytest.raises(ModelError, match=METADATA_KEY):
+        judge(bare, data, tmp_path)

@@ -1,0 +1,142 @@
+"""`mien evaluate` on a tiny model file: intervals, leaks, the report, and the refusal of data that do not fit."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_fer
+
+import tiny_model
+from mien import cli
+from mien.errors import DataError
+from mien.lab import datasets
+from mien.lab.evaluation import judge, leaks
+from mien.lab.evaluation.scores import Scores
+
+pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
+
+pytest.importorskip("sklearn", reason="needs the extra eval")
+pytest.importorskip("matplotlib", reason="needs the extra eval")
+
+LEAKED = 5  # rows of PublicTest that are given pixels of Training
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small FER-2013 whose first PublicTest rows are copies of the first Training rows."""
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    root = small_fer.write(tmp_path / "data")
+    file = root / "fer2013" / "fer2013.csv"
+    with file.open(newline="") as opened:
+        head, *rows = csv.reader(opened)
+    for row in range(LEAKED):
+        rows[140 + row][1] = rows[row][1]
+    with file.open("w", newline="") as opened:
+        csv.writer(opened).writerows([head, *rows])
+    return root
+
+
+@pytest.fixture
+def evaluate(root: Path, tiny_model: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """`evaluate("--views", "flip")` -> metrics.json."""
+
+    def run(*options: str, data: str = "fer2013", model: Path = tiny_model) -> dict[str, Any]:
+        where = ["--root", str(root), "--allow-partial"] if data != "synthetic" else []
+        command = ["evaluate", str(model), "--data", data, *where, "-o", str(tmp_path / "out"), *options]
+        with pytest.raises(SystemExit) as ended:
+            cli.main(command)
+        assert not ended.value.code
+        return json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+
+    return run
+
+
+def test_metrics_come_with_intervals_leaks_and_costs(
+    evaluate: Callable[..., dict[str, Any]],
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = evaluate()
+    span = found["intervals"]["accuracy"]
+    assert span["value"] == pytest.approx(found["accuracy"])
+    assert span["low"] <= found["accuracy"] <= span["high"]
+    assert span["level"] == 0.95
+    assert (found["leaks"]["checked"], found["leaks"]["leaked"], found["leaks"]["rows"]) == (True, LEAKED, 42)
+    assert found["leaks"]["ids"] == [f"{row:05d}" for row in range(140, 140 + LEAKED)]
+    scores = Scores.load(tmp_path / "out" / "scores.npz")
+    right = scores.predictions == scores.labels
+    assert found["leaks"]["accuracy_without"]["value"] == pytest.approx(right[LEAKED:].mean())
+    assert found["clusters"] == "exact copies"
+    assert found["model"]["bytes"] == tiny_model.stat().st_size
+    assert found["model"]["ms_per_face"] > 0
+    printed = capsys.readouterr().out
+    assert f"[{100 * span['low']:.2f}, {100 * span['high']:.2f}]" in printed
+    assert f"{LEAKED} of 42 rows also stand in the training split" in printed
+
+
+def test_the_training_split_itself_is_not_called_a_leak(evaluate: Callable[..., dict[str, Any]]) -> None:
+    assert evaluate("--split", "train")["leaks"] == {
+        "checked": False,
+        "sentence": "These rows are the training split itself.",
+    }
+
+
+def test_without_a_training_split_it_says_so(root: Path, tiny_model: Path, tmp_path: Path) -> None:
+    missing = judge.training_split("rafdb", root)
+    assert missing.data is None
+    data = datasets.load("fer2013", root, split="valid", allow_partial=True)
+    found = judge.judge(tiny_model, data, tmp_path / "out", training=missing)
+    assert not found["leaks"]["checked"]
+    assert "the training split cannot be loaded" in found["leaks"]["sentence"]
+
+
+def test_splits_too_large_to_hash_are_left_alone_and_said_so(
+    root: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaks, "HASHED_ROWS", 100)  # under the 140 rows of Training
+    training = judge.training_split("fer2013", root, allow_partial=True)
+    assert training == judge.Training(absent="the training split has 140 rows, over 100")
+    monkeypatch.setattr(leaks, "HASHED_ROWS", 41)  # under the 42 that are judged, too
+    found = judge.judge(tiny_model, datasets.load("fer2013", root, split="valid", allow_partial=True), tmp_path / "out")
+    assert (found["clusters"], found["leaks"]["checked"]) == ("none", False)
+    assert found["intervals"]["accuracy"]["how"].startswith("bootstrap by class")
+
+
+@pytest.mark.slow
+def test_subjects_are_drawn_together_and_groups_are_reported(
+    evaluate: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    page = tmp_path / "pages" / "report.html"
+    found = evaluate("--report", str(page), data="synthetic")
+    assert found["clusters"] == "subject"
+    assert found["intervals"]["accuracy"]["how"].startswith("bootstrap by cluster")
+    text = page.read_text(encoding="utf-8")
+    for expected in ("By pose", "gap: ", found["leaks"]["sentence"], "ms_per_face", "Confusion matrix", "drawn"):
+        assert expected in text
+    assert "://" not in text
+    assert "By subject" not in text
+
+
+@pytest.mark.slow
+def test_data_that_do_not_fit_are_refused_before_the_work_and_can_be_accepted(
+    evaluate: Callable[..., dict[str, Any]], root: Path, tmp_path: Path
+) -> None:
+    colour = tiny_model.write(tmp_path / "colour.onnx", tiny_model.card(colour="rgb"))
+    data = datasets.load("fer2013", root, split="valid", allow_partial=True)
+    with pytest.raises(DataError, match=r"reads colour, the first 16 pictures are grey.*--accept-mismatch"):
+        judge.judge(colour, data, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+    page = tmp_path / "report.html"
+    found = evaluate("--accept-mismatch", "--report", str(page), model=colour)
+    assert found["mismatches"] == ["the model reads colour, the first 16 pictures are grey"]
+    assert "Accepted although the model reads colour" in page.read_text(encoding="utf-8")
+
+
+def test_the_same_evaluation_gives_the_same_numbers(evaluate: Callable[..., dict[str, Any]]) -> None:
+    first, second = evaluate(), evaluate()
+    assert first["intervals"] == second["intervals"]
+    assert first["leaks"] == second["leaks"]

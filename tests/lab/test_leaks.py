@@ -1,0 +1,145 @@
+"""Leaks, mismatching preprocessing, and accuracy by group."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scores_fixtures import made_up
+
+from mien.card import CropSpec, Head, InputSpec, ModelCard
+from mien.errors import DataError
+from mien.expressions import BASIC, EXPRESSIONS
+from mien.lab.datasets.dataset import FaceDataset
+from mien.lab.evaluation.groups import by_group, group_tables, rows_of
+from mien.lab.evaluation.leaks import (
+    check_preprocessing,
+    duplicate_clusters,
+    leak_report,
+    leaking,
+    pixel_hash,
+    pixel_hashes,
+    preprocessing_mismatches,
+)
+
+
+def dataset(images: list[np.ndarray], *, rule: str = "majority", classes: tuple[str, ...] = BASIC) -> FaceDataset:
+    return FaceDataset(
+        name="fer2013", split="test", label_rule=rule, classes=classes, labels=np.zeros(len(images), np.int64),
+        ids=tuple(f"row{i}" for i in range(len(images))), read=lambda i: images[i], fingerprint="0" * 16,
+    )  # fmt: skip
+
+
+def card(*, colour: str = "grey", rule: str = "majority", labels: tuple[str, ...] = BASIC) -> ModelCard:
+    channels = 1 if colour == "grey" else 3
+    return ModelCard(
+        heads={"fer2013": Head("probabilities", labels, rule, 1.0, "fer2013 Training")},
+        default_head="fer2013",
+        input=InputSpec(48, 48, colour, (0.5,) * channels, (0.25,) * channels),
+        crop=CropSpec(((0.3, 0.4), (0.7, 0.4), (0.5, 0.6), (0.35, 0.8), (0.65, 0.8))),
+        method="made up", seed=0, commit="none", licence="none",
+    )  # fmt: skip
+
+
+def noise(seed: int, shape: tuple[int, ...] = (8, 8, 3)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_only_exact_copies_share_a_hash() -> None:
+    picture = noise(0)
+    changed = picture.copy()
+    changed[0, 0, 0] ^= 1
+    assert pixel_hash(picture) == pixel_hash(picture.copy())
+    assert pixel_hash(picture) == pixel_hash(np.asfortranarray(picture))
+    assert pixel_hash(picture) != pixel_hash(changed)
+    assert pixel_hash(np.zeros((2, 8, 3), np.uint8)) != pixel_hash(np.zeros((8, 2, 3), np.uint8))
+
+
+def test_copies_across_splits_are_found_and_counted_out() -> None:
+    pictures = [noise(i) for i in range(6)]
+    train, test = dataset(pictures[:4]), dataset([pictures[2], pictures[5], pictures[0]])
+    leaked = leaking(pixel_hashes(train), pixel_hashes(test))
+    assert leaked.tolist() == [True, False, True]
+    labels = np.array([0, 1, 0])
+    probabilities = np.eye(7, dtype=np.float32)[[0, 0, 0]]
+    found = leak_report(replace(made_up(3), labels=labels, probabilities=probabilities), leaked)
+    assert (found.leaked, found.accuracy.value) == (2, pytest.approx(2 / 3))
+    assert found.without is not None
+    assert found.without.value == 0.0
+    assert found.leaked_only is not None
+    assert found.leaked_only.value == 1.0
+    assert found.ids == ("row00000", "row00002")
+    assert "2 of 3 rows" in found.sentence
+    assert "0.00 % without" in found.sentence
+
+
+def test_no_leak_and_nothing_but_leaks() -> None:
+    scores = made_up(4)
+    assert leak_report(scores, np.zeros(4, bool)).sentence.startswith("None of the 4")
+    everything = leak_report(scores, np.ones(4, bool))
+    assert everything.without is None
+    assert "nothing is left" in everything.sentence
+    with pytest.raises(DataError, match="3 leak flags for 4 rows"):
+        leak_report(scores, np.zeros(3, bool))
+
+
+def test_copies_form_clusters() -> None:
+    assert duplicate_clusters(["a", "b", "a", "c"]) == ("a", "", "a", "")
+
+
+def test_fitting_data_passes_and_seven_against_eight_is_settled() -> None:
+    grey = dataset([np.repeat(noise(0, (48, 48, 1)), 3, axis=2)])
+    assert check_preprocessing(card(), grey) == []
+    assert preprocessing_mismatches(card(labels=EXPRESSIONS), grey) == []
+
+
+def test_mismatches_are_refused_unless_accepted() -> None:
+    grey = dataset([np.repeat(noise(0, (48, 96, 1)), 3, axis=2)], rule="argmax")
+    strange = card(colour="rgb", labels=("happy", "sad"))
+    with pytest.raises(DataError, match="trained under label rule 'majority', judged under 'argmax'"):
+        check_preprocessing(strange, grey)
+    accepted = check_preprocessing(strange, grey, accepted=True)
+    assert len(accepted) == 4
+    assert "the head answers happy, sad" in accepted[0]
+    assert "pictures are grey" in accepted[2]
+    assert "96x48 px would be stretched to 48x48" in accepted[3]
+
+
+def test_groups_and_their_gap() -> None:
+    scores = made_up(600, skill=2.0)
+    right = scores.predictions == scores.labels
+    values = np.where(np.arange(600) < 300, "woman", "man")
+    values[:300][~right[:300]] = "man"  # every mistake among the men
+    found = by_group(scores, values.tolist(), attribute="gender")
+    women = next(group for group in found.groups if group.value == "woman")
+    assert (women.accuracy.value, women.balanced) == (1.0, 1.0)
+    assert found.gap is not None
+    assert (found.gap.best, found.gap.worst) == ("woman", "man")
+    assert found.gap.interval.low > 0
+    assert found.gap.p < 0.01
+    head, rows = rows_of(found)
+    assert head[0] == "gender"
+    assert rows[-1][0] == "gap: woman - man"
+
+
+def test_equal_groups_show_no_gap_beyond_chance() -> None:
+    scores = made_up(900)
+    found = by_group(scores, [("a", "b", "c")[i % 3] for i in range(900)], attribute="age")
+    assert found.gap is not None
+    assert found.gap.p > 0.05
+
+
+def test_small_and_unknown_groups_take_no_part_in_the_gap() -> None:
+    scores = made_up(100)
+    values = ["few"] * 5 + [""] * 15 + ["many"] * 80
+    found = by_group(scores, values, attribute="age")
+    assert found.gap is None
+    assert found.unknown == 15
+    assert [group.rows for group in found.groups] == [5, 80]
+    with pytest.raises(DataError, match="99 values"):
+        by_group(scores, values[:99], attribute="age")
+
+
+def test_identities_are_not_groups() -> None:
+    scores = made_up(40)
+    tables = group_tables(scores, {"subject": ["s"] * 40, "gender": ["w", "m"] * 20, "age": [""] * 40})
+    assert [table.attribute for table in tables] == ["gender"]

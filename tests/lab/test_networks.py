@@ -1,0 +1,386 @@
+"""Every network: shapes, sizes, parameter counts against the papers, freezing, single-picture batches, checkpoints."""
+
+import warnings
+
+import pytest
+import torch
+from network_cases import SMALL, small
+from torch.nn import functional as F
+
+from mien.errors import ModelError, UsageError
+from mien.lab.networks import NETWORKS, Network, Shape
+from mien.lab.networks.counts import count
+from mien.lab.networks.efficientface import EfficientFace
+from mien.lab.networks.heads import EmbeddingHead
+from mien.lab.networks.lban import FixedConv2d, Lban
+from mien.lab.networks.mscar import Mscar
+from mien.lab.networks.norm import SampleStandardise, SingleValueBatchWarning, Vggface2Input
+from mien.lab.networks.patches import split_quarters, stitch_quarters
+from mien.lab.networks.pretrained import load_pretrained
+from mien.lab.networks.resface import ResFace
+from mien.lab.networks.resnet import ResNet18, ResNet50, SeResNet50
+from mien.lab.networks.vgg import Vgg19
+from mien.lab.networks.xception import Xception
+
+pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
+
+RAF, AFFECT, FACE = Shape(3, 7, 80), Shape(3, 8, 224), Shape(3, 7, 224)
+
+
+def images(shape: Shape, n: int = 2) -> torch.Tensor:
+    return torch.rand(n, shape.channels, shape.size, shape.size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(("channels", "classes"), [(1, 8), (3, 3)])
+def test_outputs_have_the_promised_shapes(name: str, channels: int, classes: int) -> None:
+    options, size = SMALL[name]
+    network = options.build(Shape(channels, classes, size)).eval()
+    output = network(images(Shape(channels, classes, size)), attention=True)
+    assert output.logits.shape == (2, classes)
+    assert output.features.shape == (2, network.feature_dim)
+    assert output.embeddings is None
+    assert network(images(Shape(channels, classes, size))).attention is None
+    assert output.attention is not None
+    assert all(m.ndim == 4 and len(m) == 2 and (m >= 0).all() and (m <= 1).all() for m in output.attention.values())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_embeddings_grow_on_any_network(name: str) -> None:
+    options, size = SMALL[name]
+    network = options.build(Shape(1, 7, size, embeddings=3)).eval()
+    output = network(images(Shape(1, 7, size)))
+    assert output.embeddings.shape == (2, 3, 256)
+    assert torch.allclose(output.embeddings.norm(dim=2), torch.ones(2, 3), atol=1e-5)
+    assert output.features.shape == (2, 768) and network.feature_dim == 768
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("size", [44, 45, 47, 48, 51, 56])
+def test_odd_sizes_work(name: str, size: int) -> None:
+    options, _ = SMALL[name]
+    network = options.build(Shape(1, 7, size)).eval()
+    assert torch.isfinite(network(images(Shape(1, 7, size))).logits).all()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_minimum_size_works_and_less_is_refused(name: str) -> None:
+    options, _ = SMALL[name]
+    least = options.minimum_size
+    output = options.build(Shape(1, 7, least)).eval()(images(Shape(1, 7, least)))
+    assert torch.isfinite(output.logits).all()
+    with pytest.raises(UsageError, match=f"minimum of {least} px"):
+        options.build(Shape(1, 7, least - 1))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_single_picture_trains(name: str) -> None:
+    options, _ = SMALL[name]
+    shape = Shape(1, 7, options.minimum_size)
+    network = options.build(shape).train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SingleValueBatchWarning)
+        network(images(shape, 1)).logits.square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+def test_a_single_value_per_channel_uses_running_statistics_and_says_so() -> None:
+    network = small("mscar", Shape(1, 7, 8)).train()
+    before = network.r3.norm.running_mean.clone()
+    with pytest.warns(SingleValueBatchWarning, match="at least 2 images"):
+        network(images(Shape(1, 7, 8), 1))
+    assert torch.equal(network.r3.norm.running_mean, before)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    options, size = SMALL[name]
+    shape = Shape(1, 7, size)
+    network = options.build(shape).train()
+    torch.manual_seed(0)
+    F.cross_entropy(network(images(shape, 6)).logits, torch.arange(6)).backward()
+    without = [n for n, p in network.named_parameters() if p.grad is None]
+    assert without == []
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_state_dict_round_trip(name: str) -> None:
+    options, size = SMALL[name]
+    shape = Shape(1, 7, size)
+    first, second = options.build(shape).eval(), options.build(shape).eval()
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first(images(shape)).logits, second(images(shape)).logits)
+
+
+def test_the_registry_builds_what_the_cases_test() -> None:
+    assert set(SMALL) <= set(NETWORKS)
+    for name, (options, _) in SMALL.items():
+        assert type(options) is NETWORKS[name]
+
+
+# Counts printed in the papers or derived from them (methods.md 6.4)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "trainable", "fixed"),
+    [
+        (Lban(), RAF, 19_630_279, 11_132_928),
+        (Lban(standard=False, skip=False), RAF, 5_696_711, 11_132_928),
+        (Lban(standard=False), RAF, 6_941_383, 11_132_928),
+        (Lban(fixed=False, skip=False), RAF, 29_518_535, 0),
+        (Lban(fixed=False), RAF, 30_763_207, 0),
+        (Lban(block="plain", attention=False), RAF, 13_727_047, 0),
+        (Lban(block="plain"), RAF, 29_354_183, 0),
+        (Lban(attention=False), RAF, 9_770_311, 4_644_864),
+        (Lban(), Shape(3, 7, 40), 17_336_519, 11_132_928),
+        (Lban(), Shape(1, 7, 40), 17_335_367, 11_132_928),
+        (Vgg19(), RAF, 20_298_567, 0),
+        (SeResNet50(), AFFECT, 27_092_216, 0),
+        (ResNet50(), AFFECT, 24_561_224, 0),
+        (ResFace(local=False, modulator=False), FACE, 11_156_712, 0),
+        (ResFace(modulator=False), FACE, 11_249_124, 0),
+        (ResFace(local=False), FACE, 11_161_169, 0),
+        (ResFace(), FACE, 11_253_581, 0),
+        (ResFace(depth=50, local=False, modulator=False), FACE, 23_505_960, 0),
+        (ResFace(depth=50, modulator=False), FACE, 23_664_932, 0),
+        (ResFace(depth=50, local=False), FACE, 23_574_473, 0),
+        (ResFace(depth=50), FACE, 23_733_445, 0),
+        (EfficientFace(), FACE, 1_275_293, 0),
+        (EfficientFace(local=False), FACE, 1_275_293 - 10_208, 0),
+        (EfficientFace(modulator=False), FACE, 1_275_293 - 3_526, 0),
+        (Mscar(), Shape(1, 8, 48), 4_303_496, 0),
+        (Mscar(se=False), Shape(1, 8, 48), 4_271_240, 0),
+        (Mscar(bn=False), Shape(1, 8, 48), 4_300_808, 0),
+        (Mscar(bn=False, se=False), Shape(1, 8, 48), 4_268_552, 0),
+        (Mscar(width=0.5), Shape(1, 8, 48), 1_078_984, 0),
+    ],
+    ids=str,
+)
+def test_parameter_counts(options, shape: Shape, trainable: int, fixed: int) -> None:
+    found = _counts_without_running(options, shape)
+    assert found == (trainable, fixed)
+
+
+def _counts_without_running(options, shape: Shape) -> tuple[int, int]:
+    """(trainable, fixed) of a network built without drawing its learnable weights."""
+    with torch.device("meta"):
+        network = options.build(shape)
+    learned = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return learned, sum(b.numel() for n, b in network.named_buffers() if n.endswith("weight"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "shape", "millions"),
+    [
+        (Lban(), RAF, 4719),
+        (Lban(), Shape(3, 7, 40), 1179),
+        (SeResNet50(), AFFECT, 3859.5),
+        (ResNet50(), AFFECT, 3857.0),
+        (ResFace(local=False, modulator=False), FACE, 1691.6),
+        (ResFace(), FACE, 1700.0),
+        (ResFace(depth=50), FACE, 4072.9),
+        (Mscar(), Shape(1, 8, 48), 344.7),
+        (Mscar(width=0.5), Shape(1, 8, 48), 86.5),
+    ],
+    ids=str,
+)
+def test_macs(options, shape: Shape, millions: float) -> None:
+    assert count(options.build(shape), shape).macs / 1e6 == pytest.approx(millions, abs=0.5)
+
+
+@pytest.mark.parametrize(("k", "printed"), [(1, 21_386_281), (3, 22_437_419), (7, 24_545_839), (10, 26_132_530)])
+def test_xception_totals_of_table_11(k: int, printed: int) -> None:
+    bare = Xception().build(Shape(3, 7, 48))  # its weights do not depend on the input size
+    backbone = count(bare, Shape(3, 7, 48)).keras_total - sum(p.numel() for p in bare.head.parameters())
+    assert backbone == 20_861_480
+    head = EmbeddingHead(2048, k, k)  # Table 11 counts as many classes as embeddings
+    assert backbone + sum(p.numel() for p in head.parameters()) == printed
+
+
+def test_xception_with_seven_classes() -> None:
+    shape = Shape(3, 7, 48, embeddings=7)
+    assert count(Xception().build(shape), shape).keras_total == 24_545_839
+
+
+@pytest.mark.slow
+def test_xception_macs_are_kerass() -> None:
+    network = Xception().build(FACE)
+    head = network.head.classify.weight.numel()
+    assert count(network, FACE).macs - head == 4_550_831_072  # methods.md 5.2
+
+
+# LBAN's fixed filters
+
+
+def test_fixed_filters_are_half_zero_and_never_change() -> None:
+    network = Lban(width=0.125).build(Shape(1, 7, 40)).train()
+    filters = [m.weight for m in network.modules() if isinstance(m, FixedConv2d)]
+    before = [w.clone() for w in filters]
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=0.1)
+    network(images(Shape(1, 7, 40))).logits.square().sum().backward()
+    optimiser.step()
+    assert len(filters) == 14  # T1..T3 and 5 + 3 + 3 blocks
+    for weight, old in zip(filters, before, strict=True):
+        assert torch.equal(weight, old)
+        assert int((weight == 0).sum()) == (weight.numel() + 1) // 2
+        assert set(weight.unique().tolist()) == {-1.0, 0.0, 1.0}
+
+
+def test_fixed_filters_follow_their_seed_and_travel_with_the_state() -> None:
+    shape = Shape(1, 7, 40)
+    one, same, other = (Lban(width=0.125, filter_seed=s).build(shape) for s in (1, 1, 2))
+    name = "transition1.local.0.weight"
+    assert torch.equal(one.state_dict()[name], same.state_dict()[name])
+    assert not torch.equal(one.state_dict()[name], other.state_dict()[name])
+    assert name not in dict(one.named_parameters())
+
+
+def test_lban_at_40_gives_128_features() -> None:
+    network = Lban().build(Shape(1, 7, 40)).eval()
+    output = network(images(Shape(1, 7, 40)))
+    assert output.logits.shape == (2, 7) and output.features.shape == (2, 128)
+
+
+# Freezing
+
+
+def test_frozen_stages_count_and_stay_in_eval_mode() -> None:
+    network = SeResNet50().build(AFFECT)
+    network.freeze(("stem", "layer1", "layer2"))
+    frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
+    assert frozen == 1_603_568
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == 25_488_648
+    network.train()
+    assert not network.layer2[0].bn1.training and network.layer3[0].bn1.training
+
+
+def test_frozen_resnet50_count() -> None:
+    network = ResNet50().build(AFFECT)
+    network.freeze(("stem", "layer1", "layer2"))
+    assert sum(p.numel() for p in network.parameters() if not p.requires_grad) == 1_444_928
+
+
+def test_an_unknown_stage_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"unknown network stage 'layer9'.*layer4"):
+        small("resnet18").freeze(("layer9",))
+
+
+# Front layers and parts
+
+
+def test_sample_standardise() -> None:
+    found = SampleStandardise()(3 + 5 * images(Shape(3, 2, 16)))
+    assert torch.allclose(found.mean((1, 2, 3)), torch.zeros(2), atol=1e-5)
+    assert torch.allclose(found.std((1, 2, 3), correction=0), torch.ones(2), atol=1e-5)
+    assert SampleStandardise()(torch.full((1, 1, 4, 4), 0.3)).abs().max() < 0.1
+
+
+def test_vggface2_input_is_bgr_minus_a_mean() -> None:
+    picture = torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)
+    found = Vggface2Input(3)(picture).flatten().tolist()
+    assert found == pytest.approx([0 - 91.4953, 127.5 - 103.8827, 255 - 131.0912], abs=1e-3)
+    assert Vggface2Input(1)(torch.zeros(1, 1, 1, 1)).item() == pytest.approx(-108.8231, abs=1e-3)
+
+
+@pytest.mark.parametrize("side", [3, 4, 9, 10, 11, 12, 56])
+def test_quarters_add_up(side: int) -> None:
+    maps = torch.arange(side * side).view(1, 1, side, side).float()
+    quarters = split_quarters(maps)
+    assert torch.equal(stitch_quarters(quarters), maps)
+    halves = [q[..., ::2, ::2] for q in quarters]
+    assert stitch_quarters(halves).shape[-1] == (side + 1) // 2
+
+
+@pytest.mark.parametrize("combine", ["sum", "serial", "concat"])
+def test_mscar_readings_of_in_parallel(combine: str) -> None:
+    shape = Shape(1, 8, 16)
+    network = Mscar(width=0.125, combine=combine).build(shape).eval()
+    assert torch.isfinite(network(images(shape)).logits).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Lban(width=0.125, skip_mode="project_if_needed"),
+        Lban(width=0.125, upsample_kernel=2),
+        Lban(width=0.125, pooling="average2"),
+        ResFace(width=0.125, combine="multiply"),
+        ResNet18(width=0.125, head_activation="relu", stem="small", input_norm="vggface2"),
+        ResNet18(width=0.125, head=0),
+    ],
+    ids=str,
+)
+def test_other_readings_build_and_run(options) -> None:
+    shape = Shape(3, 7, 44)
+    assert torch.isfinite(options.build(shape).eval()(images(shape)).logits).all()
+
+
+def test_a_reading_outside_the_choices_is_refused() -> None:
+    with pytest.raises(UsageError, match="skip_mode='never': expected one of project_all, project_if_needed"):
+        Lban(skip_mode="never")
+
+
+# Pretrained weights
+
+
+def _torchvision_names(network: Network) -> dict[str, torch.Tensor]:
+    names = {"stem.conv.": "conv1.", "stem.norm.": "bn1."}
+    found = {}
+    for name, value in network.state_dict().items():
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        if not name.startswith("head."):
+            found[f"module.{name}"] = value
+    return found | {"module.fc.weight": torch.zeros(1000, 64), "module.fc.bias": torch.zeros(1000)}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_pretrained_names_are_mapped(suffix: str, tmp_path) -> None:
+    shape = Shape(3, 7, 32)
+    donor, taker = small("se-resnet50", shape), small("se-resnet50", shape)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": _torchvision_names(donor), "epoch": 3}, path)
+    else:
+        from safetensors.torch import save_file
+
+        save_file({n: v.clone() for n, v in _torchvision_names(donor).items()}, path)
+    transfer = load_pretrained(taker, path)
+    assert set(transfer.unused) == {"fc.weight", "fc.bias"} and transfer.missing == ()
+    assert torch.equal(donor.stem.conv.weight, taker.stem.conv.weight)
+    assert torch.equal(donor.layer4[2].conv5.bias, taker.layer4[2].conv5.bias)
+    assert "unused: fc.bias, fc.weight" in transfer.text()
+
+
+def test_a_grey_network_sums_the_colour_planes(tmp_path) -> None:
+    donor, taker = small("resnet18", Shape(3, 7, 32)), small("resnet18", Shape(1, 7, 32))
+    torch.save(_torchvision_names(donor), tmp_path / "colour.pth")
+    transfer = load_pretrained(taker, tmp_path / "colour.pth")
+    assert transfer.summed == ("stem.conv.weight",)
+    grey = images(Shape(1, 7, 32))
+    donor.eval(), taker.eval()
+    assert torch.allclose(donor.stem(grey.repeat(1, 3, 1, 1)), taker.stem(grey), atol=1e-5)
+
+
+def test_a_poor_match_is_refused_and_changes_nothing(tmp_path) -> None:
+    donor, taker = small("resnet18"), small("vgg19")
+    before = {n: v.clone() for n, v in taker.state_dict().items()}
+    torch.save(donor.state_dict(), tmp_path / "other.pth")
+    with pytest.raises(ModelError, match=r"only 0 of .* tensors match"):
+        load_pretrained(taker, tmp_path / "other.pth")
+    assert all(torch.equal(v, before[n]) for n, v in taker.state_dict().items())
+
+
+def test_pickled_code_is_never_run(tmp_path) -> None:
+    import pickle
+
+    path = tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps(print, protocol=2))
+    with pytest.raises(ModelError, match="pickled code is never run"):
+        load_pretrained(small("resnet18"), path)
+    with pytest.raises(ModelError, match="no such file"):
+        load_pretrained(small("resnet18"), tmp_path / "absent.pth")
+    (tmp_path / "broken.safetensors").write_bytes(b"not a file")
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        load_pretrained(small("resnet18"), tmp_path / "broken.safetensors")

@@ -1,0 +1,184 @@
+"""`mien reproduce` with real, tiny trainings: cells fill once, empty with their file, and go on without absent data."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import small_fer
+
+from mien import cli
+from mien.errors import DataError, UsageError
+from mien.lab import methods, reproduction_runner
+from mien.lab.evaluation.scores import Scores
+from mien.lab.networks.resnet import ResNet50
+from mien.lab.reproduce import BIASED, SCORES, Job, Plan, lay_out
+from mien.lab.reproduction_runner import Conduct, TrainingRunner, choice_of, counted, reproduce, settings_for, source_of
+from mien.lab.training import runs
+from mien.lab.training.recipes import Choice, resolve
+
+pytest.importorskip("sklearn", reason="needs the extra eval")
+
+SETTINGS = ("network.width=0.05", "epochs=2", "batch=32", "lr=0.001")
+TABLE_10 = Plan("cpu", 1, table="10", rows="^ResNet-50$")  # columns FER-2013, RAF-DB and AffectNet
+FER_CELL = "ad-corre/cpu/resnet50-ce--fer2013/seed0"
+
+
+@pytest.fixture
+def conduct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Conduct:
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    root = small_fer.write(tmp_path / "data")
+    return Conduct(root, SETTINGS, threads=1, allow_partial=True)
+
+
+def quiet(line: str) -> None:
+    """Says nothing."""
+
+
+def forbidden(*arguments: object, **options: object) -> None:
+    raise AssertionError("a finished run was trained again")
+
+
+@pytest.mark.slow
+def test_cells_fill_once_empty_with_their_file_and_absent_data_stop_nothing(
+    conduct: Conduct, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    first = reproduce("ad-corre", TABLE_10, out, conduct=conduct, say=quiet)
+    statuses = {cell.published.dataset: cell.status for cell in first.cells}
+    assert statuses["fer2013"] == "measured"
+    assert statuses["rafdb"].startswith("no data: ")
+    assert statuses["affectnet"].startswith("no data: ")
+    rows = list(csv.DictReader(io.StringIO(first.pages[1].read_text(encoding="utf-8"))))
+    assert [bool(row["measured"]) for row in rows] == [True, False, False]
+    assert rows[0]["scores"] == f"{FER_CELL}/{SCORES}"
+    assert "selection rule epoch with the highest accuracy on a fixed stratified 10 % of train" in rows[0]["protocol"]
+    scores = Scores.load(out / FER_CELL / SCORES)
+    assert (scores.protocol["split"], scores.protocol["variant"], len(scores.labels)) == ("valid", "resnet50-ce", 42)
+    assert runs.read(out / FER_CELL)["choice"]["variant"] == "resnet50-ce"
+    biased = Scores.load(out / FER_CELL / BIASED)
+    assert biased.protocol["selection_rule"] == "epoch that was best on these rows: biased"
+    assert rows[0]["best_on_test_biased"] == f"{100 * (biased.predictions == biased.labels).mean():.2f}"
+    curves = list(csv.DictReader(io.StringIO((out / FER_CELL / "metrics.csv").read_text(encoding="utf-8"))))
+    assert max(float(row["reported_accuracy"]) for row in curves) == pytest.approx(
+        (biased.predictions == biased.labels).mean(), abs=1e-5
+    )
+
+    train = reproduction_runner.train
+    monkeypatch.setattr(reproduction_runner, "train", forbidden)
+    again = reproduce("ad-corre", TABLE_10, out, conduct=conduct, say=quiet)
+    assert again.cells == first.cells
+
+    (out / FER_CELL / SCORES).unlink()
+    emptied = lay_out(methods.load("ad-corre"), out, TABLE_10)
+    assert [cell.status for cell in emptied] == ["not run"] * 3
+
+    monkeypatch.setattr(reproduction_runner, "train", train)
+    before = (out / FER_CELL / "metrics.csv").read_bytes()
+    refilled = reproduce("ad-corre", TABLE_10, out, conduct=conduct, say=quiet)
+    assert (out / FER_CELL / "metrics.csv").read_bytes() == before  # evaluated again from its checkpoint
+    assert refilled.cells[0].measured.values == first.cells[0].measured.values
+
+    with pytest.raises(UsageError, match=r"holds runs of another reproduction: settings was .*choose another -o"):
+        reproduce("ad-corre", TABLE_10, out, conduct=replace(conduct, settings=(*SETTINGS, "lr=0.01")), say=quiet)
+
+
+@pytest.mark.slow
+def test_the_command_line_measures_on_other_data_and_draws_the_figure(
+    conduct: Conduct, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as ended:
+        cli.main(
+            [
+                *("reproduce", "ad-corre", "--figure", "4", "--data", "ferplus", "--preset", "cpu", "--seeds", "1"),
+                *("--root", str(conduct.root), "--allow-partial", "--threads", "1", "-o", str(out), *settings),
+            ]
+        )
+    assert not ended.value.code
+    printed = capsys.readouterr().out
+    assert "ad-corre-cpu-ferplus-figure4.html" in printed
+    page = (out / "ad-corre-cpu-ferplus-figure4.html").read_text(encoding="utf-8")
+    assert page.count("<img") == 3  # the same run stands for the paper's three datasets
+    assert "rows can be compared with each other" in page
+    assert (out / "ad-corre/cpu/ad-corre--ferplus/seed0" / SCORES).is_file()
+
+
+def job(variant: str, dataset: str, *, method: str = "ad-corre", condition: str = "", **changes: object) -> Job:
+    return replace(Job(method, variant, dataset, "cpu", 0, None, condition), **changes)
+
+
+def test_a_variant_keeps_the_presets_width_and_takes_its_own_network_and_loss() -> None:
+    _, recipe = resolve(Choice("ad-corre", "cpu", variant="resnet50-ce"))
+    variant = methods.load("ad-corre").variants["resnet50-ce"]
+    assert isinstance(recipe.network, ResNet50)
+    assert recipe.network == replace(variant.network, width=0.5)
+    assert recipe.loss == variant.loss
+    assert recipe.epochs == methods.load("ad-corre").recipes["cpu"].epochs
+    assert (
+        resolve(Choice("ad-corre", "paper", variant="k3"))[1].network == methods.load("ad-corre").variants["k3"].network
+    )
+    with pytest.raises(UsageError, match="unknown variant of ad-corre 'k4': expected one of ad-corre, ce,"):
+        resolve(Choice("ad-corre", variant="k4"))
+
+
+def test_runs_of_before_there_were_variants_are_read_and_go_on() -> None:
+    old = {"method": "mscar", "preset": "cpu", "network": None, "loss": None, "settings": ["epochs=2"]}
+    choice = runs.choice_of({"choice": old})
+    assert choice == Choice("mscar", "cpu", settings=("epochs=2",))
+    assert runs.facts_of_choice(choice) == old
+    new = Choice("mscar", variant="se")
+    assert runs.choice_of({"choice": runs.facts_of_choice(new)}) == new
+
+
+def test_settings_for_all_and_for_one_variant() -> None:
+    given = ("epochs=2", "ce:loss.fd=1.0", "schedule=a:b")
+    assert settings_for("ce", given) == ("epochs=2", "loss.fd=1.0", "schedule=a:b")
+    assert settings_for("k3", given) == ("epochs=2", "schedule=a:b")
+
+
+def test_the_presets_own_recipe_for_a_dataset_or_start_is_taken() -> None:
+    paper = {"preset": "paper"}
+    lban = choice_of(job("lban-il", "fer2013", method="lban-il", **paper), Conduct())
+    assert (lban.preset, lban.variant) == ("paper/fer2013", "lban-il")
+    scratch = choice_of(job("wcl", "affectnet", method="wcl", condition="start scratch", **paper), Conduct())
+    assert scratch.preset == "paper/scratch"
+    assert choice_of(job("wcl", "affectnet", method="wcl", condition="start scratch"), Conduct()).preset == "cpu"
+
+
+def test_rows_that_are_reported_never_choose_the_epoch() -> None:
+    with pytest.raises(UsageError, match="fer2013 valid is reported, so it cannot choose the epoch"):
+        source_of(job("ce", "fer2013"), Conduct(select_on="valid"))
+    assert source_of(job("ce", "fer2013"), Conduct(select_on="valid", report_on="test")).protocol == "ad-corre"
+    assert source_of(job("ce", "affectnet"), Conduct()).label_rule == "7-class"
+    assert source_of(job("wcl", "affectnet", method="wcl"), Conduct(select_on="valid")).protocol == "wcl"
+
+
+def test_absent_weights_and_teachers_are_data_that_is_absent(tmp_path: Path, conduct: Conduct) -> None:
+    run: Callable[[Job, Path], object] = TrainingRunner(replace(conduct, settings=()), quiet)
+    with pytest.raises(DataError, match=r"starts from VGGFace2 weights.*--pretrained VGGFace2=FILE"):
+        run(job("wcl", "fer2013", method="wcl", condition="start VGGFace2"), tmp_path / "run")
+    with pytest.raises(DataError, match=r"learns from a teacher.*--set resface18-abc:loss.source=votes"):
+        run(job("resface18-abc", "ferplus", method="resface"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_counted_cells_are_of_the_papers_network() -> None:
+    method = methods.load("mscar")
+    found = counted(method, "mscar")
+    assert found["parameters"] > 0
+    assert found["macs"] > found["parameters"]
+    with pytest.raises(UsageError, match="no variant 'x'"):
+        counted(method, "x")
+
+
+def test_what_was_asked_is_kept_beside_the_runs(tmp_path: Path) -> None:
+    reproduction_runner.remember(tmp_path, Conduct(settings=("epochs=2",)))
+    assert json.loads((tmp_path / "asked.json").read_text())["settings"] == ["epochs=2"]
+    reproduction_runner.remember(tmp_path, Conduct(root=tmp_path, settings=("epochs=2",), threads=1))
+    with pytest.raises(UsageError, match="report_on was None, now test"):
+        reproduction_runner.remember(tmp_path, Conduct(settings=("epochs=2",), report_on="test"))

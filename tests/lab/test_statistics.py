@@ -1,0 +1,261 @@
+"""Intervals and tests: worked examples, oracles that loop, and coverage by simulation."""
+
+from math import comb
+
+import numpy as np
+import pytest
+from scores_fixtures import made_up
+
+from mien.errors import DataError, UsageError
+from mien.lab.evaluation import metrics
+from mien.lab.evaluation.delong import auc_difference, auc_interval
+from mien.lab.evaluation.intervals import intervals
+from mien.lab.evaluation.metrics import summary
+from mien.lab.evaluation.paired import (
+    aligned,
+    detectable_rows,
+    detectable_seeds,
+    holm,
+    mcnemar,
+    paired_difference,
+    seed_difference,
+)
+from mien.lab.evaluation.scores import Scores
+from mien.lab.evaluation.statistics import (
+    cluster_codes,
+    mean_interval,
+    percentile_interval,
+    replicate_counts,
+    seed_summary,
+)
+
+pytest.importorskip("scipy", reason="needs the extra eval")
+
+
+def test_every_interval_holds_its_value_and_agrees_with_the_summary() -> None:
+    scores = made_up(500)
+    printed = summary(scores)
+    found = intervals(scores)
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "alpha", "auc", "ece", "brier", "nll"):
+        assert found[name].value == pytest.approx(printed[name], abs=1e-6)
+        assert found[name].low <= found[name].value <= found[name].high
+    assert found["recall/happy"].value == pytest.approx(printed["per_class"][1]["recall"])
+    assert found["accuracy"] == intervals(scores)["accuracy"]
+    assert found["accuracy"] != intervals(scores, seed=1)["accuracy"]
+
+
+def test_counts_of_resamples_match_resampling_the_rows() -> None:
+    """The multinomial has the mean and the variance of drawing rows one by one."""
+    cells = np.array([0] * 30 + [1] * 10 + [2] * 60)
+    drawn = replicate_counts(cells, 3, replicates=4000)
+    generator = np.random.default_rng(3)
+    slow = np.array([np.bincount(generator.choice(cells, 100), minlength=3) for _ in range(4000)])
+    assert (drawn.sum(axis=1) == 100).all()
+    assert drawn.mean(axis=0) == pytest.approx(slow.mean(axis=0), abs=0.4)
+    assert drawn.std(axis=0) == pytest.approx(slow.std(axis=0), abs=0.2)
+
+
+def test_strata_keep_their_size() -> None:
+    cells = np.array([0, 1, 1, 2, 3, 3])  # cells 0, 1 belong to class 0 and 2, 3 to class 1
+    drawn = replicate_counts(cells, 4, strata=np.array([0, 0, 0, 1, 1, 1]), replicates=50)
+    assert (drawn[:, :2].sum(axis=1) == 3).all()
+    assert (drawn[:, 2:].sum(axis=1) == 3).all()
+
+
+def test_clusters_are_drawn_whole() -> None:
+    cells = np.array([0, 0, 1, 1, 2, 2])
+    drawn = replicate_counts(cells, 3, clusters=["a", "a", "b", "b", "c", "c"], replicates=200)
+    assert (drawn % 2 == 0).all()
+    assert (drawn.sum(axis=1) == 6).all()
+
+
+def test_drawing_clusters_one_by_one_has_the_same_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    cells, clusters = generator.integers(0, 4, 900), [f"s{i // 9}" for i in range(900)]
+    profiles = replicate_counts(cells, 4, clusters=clusters, replicates=1500)
+    monkeypatch.setattr("mien.lab.evaluation.statistics.PROFILES", 0)
+    single = replicate_counts(cells, 4, clusters=clusters, replicates=1500)
+    assert profiles.mean(axis=0) == pytest.approx(single.mean(axis=0), abs=2)
+    assert profiles.std(axis=0) == pytest.approx(single.std(axis=0), rel=0.1)
+
+
+def test_copies_in_clusters_widen_the_interval() -> None:
+    """Every row four times: as free rows the interval is half as wide as it should be, by cluster it is right."""
+    once = made_up(300)
+    rows = np.repeat(np.arange(300), 4)
+    ids = np.array([f"{once.ids[i]}#{k}" for k, i in enumerate(rows)])
+    copied = Scores(once.labels[rows], once.probabilities[rows], once.classes, ids, once.protocol)
+    clusters = once.ids[rows]
+
+    def width(name: str, scores: Scores, groups: np.ndarray | None = None) -> float:
+        found = intervals(scores, clusters=groups)[name]
+        return found.high - found.low
+
+    for name in ("accuracy", "nll", "auc"):
+        honest = width(name, once)
+        assert width(name, copied) == pytest.approx(honest / 2, rel=0.15)
+        assert width(name, copied, clusters) == pytest.approx(honest, rel=0.15)
+
+
+def test_an_empty_cluster_name_is_a_cluster_of_its_own() -> None:
+    codes = cluster_codes(np.array(["", "x", "", "x"]))
+    assert codes[1] == codes[3]
+    assert len(set(codes.tolist())) == 3
+
+
+def test_strata_and_clusters_together_are_refused() -> None:
+    with pytest.raises(UsageError, match="not both"):
+        replicate_counts(np.array([0]), 1, strata=np.array([0]), clusters=["a"])
+
+
+def coverage(simulations: int, seed: int = 0) -> tuple[float, float]:
+    """How often the 95 % intervals of accuracy and macro F1 hold the truth of the population of the rows."""
+    generator = np.random.default_rng(seed)
+    rates = np.array([[0.8, 0.15, 0.05], [0.2, 0.7, 0.1], [0.1, 0.3, 0.6]])
+    sizes = np.array([200, 150, 80])
+    truth = rates * sizes[:, None]
+    hits = np.zeros(2)
+    for trial in range(simulations):
+        counts = np.array([generator.multinomial(n, p) for n, p in zip(sizes, rates, strict=True)])
+        labels, guesses = (np.repeat(side, counts.ravel()) for side in np.indices((3, 3)).reshape(2, 9))
+        drawn = replicate_counts(labels * 3 + guesses, 9, strata=labels, replicates=1000, seed=trial).reshape(-1, 3, 3)
+        for index, metric in enumerate((metrics.accuracy, metrics.macro_f1)):
+            found = percentile_interval(float(metric(counts)), metric(drawn), how="bootstrap")
+            hits[index] += found.low <= metric(truth) <= found.high
+    return float(hits[0] / simulations), float(hits[1] / simulations)
+
+
+def test_bootstrap_coverage_is_near_its_level() -> None:
+    for found in coverage(300):
+        assert 0.95 - 4 * (0.95 * 0.05 / 300) ** 0.5 <= found <= 0.95 + 4 * (0.95 * 0.05 / 300) ** 0.5
+
+
+@pytest.mark.soak
+def test_bootstrap_coverage_at_full_counts() -> None:
+    for found in coverage(5000, seed=1):
+        assert found == pytest.approx(0.95, abs=0.013)
+
+
+def test_mean_interval_is_the_normal_one() -> None:
+    values = np.random.default_rng(0).normal(2.0, 3.0, 400)
+    found = mean_interval(values)
+    assert found.high - found.value == pytest.approx(1.959964 * values.std(ddof=1) / 20)
+
+
+def delong_by_loops(labels: np.ndarray, column: np.ndarray) -> tuple[float, float]:
+    """DeLong 1988 for two classes, written as its double sums."""
+    high, low = column[labels == 1], column[labels == 0]
+    wins = np.array([[1.0 if x > y else 0.5 if x == y else 0.0 for y in low] for x in high])
+    return float(wins.mean()), float(wins.mean(1).var(ddof=1) / len(high) + wins.mean(0).var(ddof=1) / len(low))
+
+
+def test_auc_variance_is_delongs_for_two_classes() -> None:
+    generator = np.random.default_rng(5)
+    labels = np.array([0] * 40 + [1] * 25)
+    column = np.round(generator.normal(size=65) + labels, 1)  # rounded: ties occur
+    column = (column - column.min() + 0.1) / 10
+    area, variance = delong_by_loops(labels, column)
+    found = auc_interval(labels, np.stack([1 - column, column], axis=1))
+    assert found.value == pytest.approx(area)
+    assert found.high - found.value == pytest.approx(1.959964 * variance**0.5, rel=1e-6)
+
+
+def test_auc_interval_agrees_with_a_bootstrap_of_rows() -> None:
+    scores = made_up(300, skill=1.0)
+    found = auc_interval(scores.labels, scores.probabilities)
+    generator = np.random.default_rng(0)
+    draws = []
+    for _ in range(150):
+        rows = np.concatenate(
+            [generator.choice(np.flatnonzero(scores.labels == c), (scores.labels == c).sum()) for c in range(7)]
+        )
+        draws.append(auc_interval(scores.labels[rows], scores.probabilities[rows]).value)
+    assert (found.high - found.low) / 3.92 == pytest.approx(np.std(draws), rel=0.25)
+
+
+def test_auc_difference_of_a_model_with_itself_is_nothing() -> None:
+    scores = made_up(200)
+    found, p = auc_difference(scores.labels, scores.probabilities, scores.probabilities)
+    assert (found.value, p) == (0.0, 1.0)
+    better = made_up(200, seed=3, skill=4.0)
+    found, p = auc_difference(scores.labels, scores.probabilities, better.probabilities)
+    assert found.low > 0
+    assert p < 1e-4
+
+
+@pytest.mark.parametrize(("less", "more"), [(0, 0), (1, 9), (12, 5), (7, 7), (183, 139)])
+def test_mcnemar_is_the_binomial_by_hand(less: int, more: int) -> None:
+    first = np.array([True] * less + [False] * more + [True, False])
+    second = np.array([False] * less + [True] * more + [True, False])
+    found = mcnemar(first, second)
+    total = less + more
+    by_hand = min(1.0, 2 * sum(comb(total, k) for k in range(min(less, more) + 1)) / 2**total)
+    assert (found.both, found.only_first, found.only_second, found.neither) == (1, less, more, 1)
+    assert found.p == pytest.approx(by_hand, rel=1e-9)
+
+
+def test_paired_bootstrap_sees_a_real_difference_and_not_a_missing_one() -> None:
+    weak, strong, twin = made_up(800), made_up(800, seed=2, skill=2.5), made_up(800, seed=4)
+    found = paired_difference(weak, strong)
+    assert found.interval.value == pytest.approx(summary(strong)["accuracy"] - summary(weak)["accuracy"])
+    assert found.interval.low > 0
+    assert found.p < 0.01
+    assert found.detectable < found.interval.value
+    missing = paired_difference(weak, twin, metric="macro_f1")
+    assert missing.interval.low < 0 < missing.interval.high
+    assert missing.p > 0.05
+    with pytest.raises(UsageError, match="balanced_accuracy"):
+        paired_difference(weak, strong, metric="auc")
+
+
+def test_rows_are_aligned_by_id_and_other_rows_refused() -> None:
+    first, second = made_up(50), made_up(50, seed=2)
+    order = np.random.default_rng(0).permutation(50)
+    shuffled = Scores(
+        second.labels[order], second.probabilities[order], second.classes, second.ids[order], second.protocol
+    )
+    assert np.array_equal(aligned(first, shuffled).probabilities, second.probabilities)
+    with pytest.raises(DataError, match="not the same rows: 10 only in the first"):
+        aligned(first, made_up(40))
+    relabelled = Scores((second.labels + 1) % 7, second.probabilities, second.classes, second.ids, second.protocol)
+    with pytest.raises(DataError, match="50 rows have other labels"):
+        aligned(first, relabelled)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_the_detectable_difference_is_detected_at_its_power() -> None:
+    """Simulated: with psi = 0.1 on 1000 rows, McNemar sees the stated difference about 80 % of the time."""
+    discordant, rows = 0.1, 1000
+    smallest = detectable_rows(rows, discordant)
+    generator = np.random.default_rng(0)
+    less, more = (discordant - smallest) / 2, (discordant + smallest) / 2
+    seen = 0
+    for b, c, _ in generator.multinomial(rows, [less, more, 1 - discordant], size=800):
+        seen += mcnemar(np.array([True] * b + [False] * c), np.array([False] * b + [True] * c)).p < 0.05
+    assert seen / 800 == pytest.approx(0.77, abs=0.06)  # the exact test is a little conservative
+
+
+def test_seeds() -> None:
+    found = seed_summary([70.0, 71.0, 72.0])
+    assert (found.mean, found.sd) == (71.0, 1.0)
+    assert found.high == pytest.approx(71 + 4.302653 / 3**0.5, abs=1e-4)  # t_{.975, 2} = 4.302653
+    assert seed_summary([70.0]).sd is None
+    with pytest.raises(DataError, match="no runs"):
+        seed_summary([])
+    assert detectable_seeds(1.0, 3) == pytest.approx((2.776445 + 0.940965) * (2 / 3) ** 0.5, abs=1e-4)
+
+
+def test_seed_difference_is_welchs() -> None:
+    first, second = [70.0, 71.0, 72.0], [73.0, 75.0, 77.0]
+    found = seed_difference(first, second)
+    from scipy.stats import ttest_ind
+
+    assert found.interval.value == 4.0
+    assert found.p == pytest.approx(ttest_ind(second, first, equal_var=False).pvalue)
+    with pytest.raises(UsageError, match="at least 2"):
+        seed_difference([1.0], [1.0, 2.0])

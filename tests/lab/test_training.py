@@ -1,0 +1,287 @@
+"""The trainer: what a run folder holds, that a killed run ends like one never killed, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_fer
+import torch
+
+from mien.errors import UsageError
+from mien.lab import methods
+from mien.lab.methods.method import Augment
+from mien.lab.training import randomness, schedule
+from mien.lab.training.augment import augment
+from mien.lab.training.recipes import Choice, apply_settings, resolve
+from mien.lab.training.trainer import Source, holdout_ids, load_data, train
+
+TINY = ("network.width=0.0625", "epochs=3", "batch=16", "lr=0.01")
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    return small_fer.write(tmp_path / "data")
+
+
+def source(root: Path, **options: str) -> Source:
+    return Source("fer2013", root, allow_partial=True, **options)
+
+
+# randomness and augmentation
+
+
+def test_randomness_depends_on_its_key_alone() -> None:
+    ids = np.arange(1000)
+    u = randomness.uniform(3, 5, ids, draws=4)
+    assert np.array_equal(u[[7, 2]], randomness.uniform(3, 5, ids[[7, 2]], draws=4))  # not on the batch
+    for other in (
+        randomness.uniform(4, 5, ids, draws=4),
+        randomness.uniform(3, 6, ids, draws=4),
+        randomness.uniform(3, 5, ids, draws=4, stream=1),
+    ):
+        assert abs(np.corrcoef(u.ravel(), other.ravel())[0, 1]) < 0.06
+    assert u.min() >= 0
+    assert u.max() < 1
+    assert abs(u.mean() - 0.5) < 0.02
+    assert abs(randomness.normal(0, 0, ids, draws=20).std() - 1) < 0.03
+
+
+def test_without_augmentation_pictures_pass_through() -> None:
+    pictures = torch.rand(4, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    same = augment(pictures, np.arange(4), Augment(), size=48, window=1.0, seed=0, epoch=0)
+    assert torch.allclose(same, pictures, atol=1e-5)
+
+
+def test_flip_is_a_mirror_image() -> None:
+    pictures = torch.rand(2, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    mirrored = augment(pictures, np.arange(2), Augment(flip=1.0), size=9, window=1.0, seed=0, epoch=0)
+    assert torch.allclose(mirrored, pictures.flip(3), atol=1e-5)
+
+
+def test_a_random_window_is_cut_inside_the_picture() -> None:
+    """A 40 px window of a 48 px ramp: its first pixel lies between 0 and 8 and its slope is kept."""
+    ramp = (torch.arange(48.0) / 100).expand(32, 1, 48, 48).contiguous()
+    cut = augment(ramp, np.arange(32), Augment(), size=40, window=40 / 48, seed=0, epoch=0)
+    starts = cut[:, 0, 20, 0] * 100
+    assert starts.min() >= -0.01
+    assert starts.max() <= 8.01
+    assert starts.std() > 1.5
+    assert torch.allclose(cut[:, 0, 20, 1:] - cut[:, 0, 20, :-1], torch.tensor(0.01), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Augment(rotate=30), Augment(scale=(0.5, 0.6)), Augment(scale=(0.5, 1.5), independent_axes=True),
+        Augment(shift=0.2), Augment(area=(0.2, 0.4), aspect=(0.75, 1.33)), Augment(shear=20), Augment(brightness=0.4),
+        Augment(contrast=0.5), Augment(cutout=1.0), Augment(blur=1.0), Augment(noise=1.0),
+    ],
+    ids=lambda options: next(name for name in Augment.__dataclass_fields__ if getattr(options, name) != getattr(Augment(), name)),
+)  # fmt: skip
+def test_every_augmentation_changes_the_picture_and_repeats_itself(options: Augment) -> None:
+    pictures = torch.rand(6, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    ids = np.arange(6)
+
+    def augmented(rows: list[int], epoch: int) -> torch.Tensor:
+        return augment(pictures[rows], ids[rows], options, size=32, window=1.0, seed=0, epoch=epoch)
+
+    whole = augmented([0, 1, 2, 3, 4, 5], 0)
+    assert not torch.allclose(whole, pictures, atol=1e-3)
+    assert torch.equal(whole[[4, 1]], augmented([4, 1], 0))  # the same on any rank, in any batch
+    assert not torch.equal(whole, augmented([0, 1, 2, 3, 4, 5], 1))
+    assert whole.min() >= 0
+    assert whole.max() <= 1
+
+
+# recipes and schedules
+
+
+def test_mscars_printed_rates() -> None:
+    recipe = methods.load("mscar").recipes["paper"]
+    found = {epoch: recipe.lr * schedule.factor(recipe, epoch) for epoch in (0, 80, 81, 120, 121, 160, 161, 180, 181)}
+    assert found == pytest.approx(
+        {0: 1e-3, 80: 1e-3, 81: 1e-4, 120: 1e-4, 121: 1e-5, 160: 1e-5, 161: 1e-6, 180: 1e-6, 181: 5e-7}
+    )
+
+
+def test_cosine_warms_up_and_ends_at_zero() -> None:
+    recipe = replace(methods.load("mien-small").recipes["paper"], epochs=100, warmup=0.1)
+    assert schedule.factor(recipe, 5) == pytest.approx(0.5)
+    assert schedule.factor(recipe, 10) == pytest.approx(1)
+    assert schedule.factor(recipe, 55) == pytest.approx(0.5)
+    assert schedule.factor(recipe, 100) == pytest.approx(0)
+
+
+def test_progressive_sizes() -> None:
+    recipe = replace(methods.load("mien-small").recipes["paper"], epochs=10, sizes=((0.0, 32), (0.5, 40), (0.8, 48)))
+    assert [schedule.side(recipe, epoch) for epoch in (0, 4, 5, 7, 8, 9)] == [32, 32, 40, 40, 48, 48]
+
+
+def test_settings_are_checked() -> None:
+    _, recipe = resolve(Choice("mscar", settings=("epochs=2", "augment.rotate=30", "mean=0.5", "label_rule=argmax8")))
+    assert (recipe.epochs, recipe.augment.rotate, recipe.mean, recipe.label_rule) == (2, 30, (0.5,), "argmax8")
+    for setting, words in {
+        "epochs": "expected key=value",
+        "epoch=2": "has no field 'epoch'; it has .*epochs",
+        "epochs=2.5": "expected int like",
+        "epochs=many": "expected a value like",
+        "augment.rotation=3": "Augment has no field 'rotation'",
+        "lr.x=3": "is a plain value",
+    }.items():
+        with pytest.raises(UsageError, match=words):
+            apply_settings(recipe, [setting])
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    for choice, words in (
+        (Choice("vgg"), "expected one of lban-il"),
+        (Choice("mscar", preset="gpu"), "no preset 'gpu': expected one of paper"),
+        (Choice("mscar", network="vgg"), "unknown network 'vgg'"),
+        (Choice("mscar", loss="l2"), "unknown loss 'l2'"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            resolve(choice)
+
+
+# runs
+
+
+def trained(folder: Path, root: Path, *settings: str, **options: bool) -> Path:
+    choice = Choice("mscar", "cpu", settings=TINY + settings)
+    return train(choice, source(root), folder, threads=1, say=lambda line: None, **options)
+
+
+@pytest.mark.slow
+def test_a_run_folder_says_everything(data: Path, tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", data)
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["rows"] == 140
+    assert facts["recipe"]["epochs"] == 3
+    assert facts["selection_rule"].startswith("epoch with the highest accuracy on the valid split")
+    assert {"command", "commit", "versions", "macs", "seed", "label_rule", "class_counts", "data"} <= set(facts)
+    assert str(tmp_path) not in (run / "run.json").read_text()
+    rows = (run / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 4
+    assert {"epoch", "train_loss", "train_cosine", "selection", "valid_accuracy_fer2013", "lr"} <= set(
+        rows[0].split(",")
+    )
+    assert (run / "best.ckpt").is_file()
+    assert (run / "last.ckpt").is_file()
+    assert any((run / "tensorboard").iterdir())
+
+
+@pytest.mark.slow
+def test_it_learns(data: Path, tmp_path: Path) -> None:
+    run = trained(
+        tmp_path / "run", data, "epochs=15", "network.width=0.125", "augment.scale=(1.0, 1.0)", "augment.rotate=0"
+    )
+    rows = (run / "metrics.csv").read_text().splitlines()
+    last = dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))
+    assert float(last["selection"]) > 0.8  # seven classes: guessing gives 0.14
+
+
+@pytest.mark.slow
+def test_another_run_is_never_overwritten(data: Path, tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", data, "epochs=1")
+    with pytest.raises(UsageError, match="already holds a run; add --resume"):
+        trained(run, data, "epochs=1")
+    with pytest.raises(UsageError, match="holds another run: choice, recipe differ"):
+        trained(run, data, "epochs=1", "lr=0.02", resume=True)
+
+
+@pytest.mark.slow
+def test_early_stopping(data: Path, tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", data, "epochs=30", "early_stop=2", "lr=1e-9")
+    assert len((run / "metrics.csv").read_text().splitlines()) < 10
+
+
+def test_the_holdout_is_a_fixed_stratified_tenth(data: Path) -> None:
+    _, recipe = resolve(Choice("mscar"))
+    rows, validation = load_data(source(data, select_on="holdout"), recipe)
+    held = validation["fer2013"]
+    assert held.split == "holdout"
+    assert held.class_counts == (2,) * 7
+    assert rows.class_counts == (18,) * 7
+    assert not set(rows.ids) & set(held.ids)
+    assert held.ids == holdout_ids(source(data).load("train"))
+
+
+def test_copies_stay_on_one_side_of_the_holdout(data: Path) -> None:
+    """A third of the rows are copies of another row, ten of them under a contradicting label."""
+    whole = source(data).load("train")
+    shown = np.arange(140)
+    shown[100:140] = np.arange(40)
+    shown[130:140] = np.arange(1, 11)  # the classes go round: the neighbour's picture has another label
+    copied = replace(whole, read=lambda i: whole.read(int(shown[i])))
+    held = {int(row) for row in holdout_ids(copied)}
+    pictures, others = {shown[row] for row in held}, {shown[row] for row in set(range(140)) - held}
+    assert not pictures & others
+    assert 7 <= len(held) <= 14
+    assert holdout_ids(copied) == holdout_ids(copied)
+    assert len(pictures) < len(held)  # some copies are among them, together
+
+
+def test_joint_training_validates_both_heads(data: Path) -> None:
+    _, recipe = resolve(Choice("mien-small"))
+    rows, validation = load_data(Source("ferplus", data, allow_partial=True), recipe)
+    assert rows.label_rule == "joint"
+    assert {name: (s.name, s.label_rule) for name, s in validation.items()} == {
+        "fer2013": ("fer2013", "fer2013"), "ferplus": ("ferplus", "majority"),
+    }  # fmt: skip
+
+
+COMMAND = (
+    "train", "mien-small", "--data", "ferplus", "--allow-partial", "--threads", "1", "--set", "network.widths=(4,8,8,8)",
+    "--set", "epochs=8", "--set", "batch=16", "--set", "sizes=()",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:
+    """SIGKILL to the process group at seeded random moments, also while a checkpoint is written, then --resume."""
+    random = np.random.default_rng(11)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    began = time.monotonic()
+    assert start(whole, data).wait() == 0
+    length = time.monotonic() - began
+    kills = 0
+    while kills < 3:
+        process = start(killed, data, "--resume")
+        wait_for_epoch(process, killed, extra=float(random.uniform(0, 0.08 * length)))
+        if process.poll() is not None:
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills >= 2
+    assert start(killed, data, "--resume").wait() == 0
+    expected, found = (torch.load(run / "last.ckpt", weights_only=True)["state_dict"] for run in (whole, killed))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert (whole / "metrics.csv").read_text() == (killed / "metrics.csv").read_text()
+
+
+def start(folder: Path, root: Path, *more: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "mien", *COMMAND, "--root", str(root), "-o", str(folder), *more]
+    with (folder.parent / "log").open("ab") as log:
+        return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
+
+
+def wait_for_epoch(process: subprocess.Popen[bytes], folder: Path, *, extra: float) -> None:
+    """Until the process has finished one more epoch, and `extra` seconds."""
+
+    def stamp() -> int:
+        return (folder / "last.ckpt").stat().st_mtime_ns if (folder / "last.ckpt").exists() else 0
+
+    before = stamp()
+    while process.poll() is None and stamp() == before:
+        time.sleep(0.01)
+    time.sleep(extra)

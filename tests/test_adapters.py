@@ -1,0 +1,92 @@
+"""The shapes that users of DeepFace, fer and pandas parse."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import mien
+from mien import tables
+from mien.errors import UsageError
+from mien.expressions import EXPRESSIONS
+from mien.reader import Face, Reading
+from mien.tracking import FrameReading, TrackedFace
+
+POINTS = ((12.4, 20.6), (40.0, 21.0), (26.0, 35.0), (15.0, 50.0), (38.0, 50.0))
+WORDS = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]  # fer 25.10 and deepface 0.0.103
+
+
+def face(**changes: object) -> Face:
+    probabilities = dict(zip(EXPRESSIONS, (0.1, 0.4, 0.05, 0.05, 0.05, 0.05, 0.1, 0.2), strict=True))
+    values = {
+        "box": (-3.4, 4.0, 50.2, 60.6),
+        "landmarks": POINTS,
+        "detection_score": 0.987,
+        "expression": "happy",
+        "confidence": 0.4,
+        "probabilities": probabilities,
+    }
+    return Face(**{**values, **changes})
+
+
+def reading(*faces: Face) -> Reading:
+    return Reading("a.jpg", 100, 80, faces)
+
+
+def test_to_deepface() -> None:
+    (found,) = reading(face()).to_deepface()
+    assert sorted(found) == ["dominant_emotion", "emotion", "face_confidence", "region"]
+    assert list(found["emotion"]) == WORDS
+    assert sum(found["emotion"].values()) == pytest.approx(100)
+    assert found["emotion"]["happy"] == pytest.approx(50) and found["emotion"]["angry"] == pytest.approx(12.5)
+    assert found["dominant_emotion"] == "happy" and found["face_confidence"] == 0.99
+    assert found["region"] == {"x": -3, "y": 4, "w": 53, "h": 57, "left_eye": (40, 21), "right_eye": (12, 21)}
+    (without,) = reading(face(landmarks=None)).to_deepface()
+    assert without["region"]["left_eye"] is None
+
+
+def test_to_fer() -> None:
+    (found,) = reading(face()).to_fer()
+    assert found == {
+        "box": [-3, 4, 53, 57],
+        "emotions": dict(zip(WORDS, [0.12, 0.06, 0.06, 0.5, 0.06, 0.06, 0.12], strict=True)),
+    }
+
+
+def test_contempt_alone_leaves_nothing_to_prefer() -> None:
+    only = dict.fromkeys(EXPRESSIONS, 0.0) | {"contempt": 1.0}
+    (found,) = reading(face(probabilities=only, expression="contempt", confidence=1.0)).to_fer()
+    assert set(found["emotions"].values()) == {0.14}
+
+
+def test_no_face_is_an_empty_list() -> None:
+    assert reading().to_fer() == reading().to_deepface() == []
+
+
+def test_to_pandas_has_the_tables_columns() -> None:
+    table = reading(face(), face()).to_pandas()
+    assert list(table.columns) == list(tables.COLUMNS) and list(table["face"]) == [1, 2]
+    assert table["p_happy"].sum() == pytest.approx(0.8)
+    assert list(reading().to_pandas()["status"]) == ["no face"]
+
+
+def test_to_pandas_of_a_frame_has_time_and_track() -> None:
+    tracked = TrackedFace(**vars(face()), track=7, smoothed=dict.fromkeys(EXPRESSIONS, 0.125))
+    table = FrameReading("v.mp4", 100, 80, (tracked,), 5, 0.2).to_pandas()
+    assert list(table.columns) == list(tables.FRAME_COLUMNS)
+    assert table.loc[0, ["frame", "time_s", "track", "s_fear"]].to_list() == [5, 0.2, 7, 0.125]
+
+
+def test_to_pandas_without_pandas_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UsageError, match="pip install pandas"):
+        reading().to_pandas()
+
+
+def test_to_dict_survives_json(tiny_model, hopper: np.ndarray) -> None:
+    found = mien.Reader(tiny_model).read(hopper).to_dict()
+    assert json.loads(json.dumps(found)) == found
+    assert (found["width"], found["height"], found["status"]) == (512, 600, "ok")
+    assert len(found["faces"][0]["box"]) == 4 and len(found["faces"][0]["landmarks"]) == 5
+    assert tuple(found["faces"][0]["probabilities"]) == EXPRESSIONS

@@ -1,0 +1,86 @@
+"""ONNX + card -> probabilities and features."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+import tiny_model as tiny
+from conftest import ROOT
+from mien import classifier
+from mien.classifier import Classifier
+from mien.errors import ModelError
+
+
+def faces(count: int) -> list[np.ndarray]:
+    return list(np.random.default_rng(3).integers(0, 255, (count, 48, 48, 3), np.uint8))
+
+
+def test_probabilities_and_features(tiny_model: Path) -> None:
+    model = Classifier(tiny_model)
+    prediction = model.predict(faces(5))
+    probabilities = prediction.probabilities["ferplus"]
+    assert probabilities.shape == (5, 8) and probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    assert prediction.features.shape == (5, tiny.FEATURES)
+    raw = ort.InferenceSession(str(tiny_model)).run(["probabilities"], {"image": model.card.input.prepare(faces(5))})[0]
+    np.testing.assert_allclose(probabilities, raw, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 7])
+def test_any_number_in_blocks(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    model = Classifier(tiny_model)
+    whole = model.predict(faces(count))
+    monkeypatch.setattr(classifier, "BATCH", 3)
+    blocks = model.predict(faces(count))
+    assert blocks.probabilities["ferplus"].shape == (count, 8) and blocks.features.shape == (count, tiny.FEATURES)
+    np.testing.assert_allclose(blocks.probabilities["ferplus"], whole.probabilities["ferplus"], atol=1e-6)
+
+
+def test_sha256_names_the_file(tiny_model: Path) -> None:
+    assert Classifier(tiny_model).sha256 == hashlib.sha256(tiny_model.read_bytes()).hexdigest()
+
+
+def test_refused_files(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"absent\.onnx: no such model file"):
+        Classifier(tmp_path / "absent.onnx")
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(ModelError, match=r"text\.onnx: ONNX Runtime cannot load it"):
+        Classifier(tmp_path / "text.onnx")
+    with pytest.raises(ModelError, match="carries no card"):
+        Classifier(tiny.write(tmp_path / "bare.onnx", tiny.card(), metadata=None))
+    with pytest.raises(ModelError, match="not JSON"):
+        Classifier(tiny.write(tmp_path / "odd.onnx", tiny.card(), metadata="{"))
+    partial = {name: value for name, value in json.loads(tiny.card().to_json()).items() if name not in ("crop", "seed")}
+    with pytest.raises(ModelError, match=r"partial\.onnx: .*lacks crop, seed"):
+        Classifier(tiny.write(tmp_path / "partial.onnx", tiny.card(), metadata=partial))
+
+
+def test_a_card_that_contradicts_the_graph_is_refused(tmp_path: Path) -> None:
+    seven = json.loads(tiny.card(tiny.EXPRESSIONS[:7]).to_json())
+    with pytest.raises(ModelError, match="7 labels, but the graph gives 8"):
+        Classifier(tiny.write(tmp_path / "seven.onnx", tiny.card(), metadata=seven))
+    head = replace(tiny.card().head(), output="elsewhere")
+    astray = json.loads(replace(tiny.card(), heads={"ferplus": head}).to_json())
+    with pytest.raises(ModelError, match="'elsewhere'"):
+        Classifier(tiny.write(tmp_path / "astray.onnx", tiny.card(), metadata=astray))
+    with pytest.raises(ModelError, match="no output named 'features'"):
+        Classifier(tiny.write(tmp_path / "bare.onnx", tiny.card(), features="hidden"))
+
+
+def test_unknown_providers_are_named(tiny_model: Path) -> None:
+    with pytest.raises(ModelError, match=r"NoSuchProvider.*CPUExecutionProvider"):
+        Classifier(tiny_model, providers=["NoSuchProvider"])
+
+
+def test_exactly_one_model_is_bundled() -> None:
+    path = classifier.bundled_model()
+    assert path.stat().st_size <= 10_000_000
+    card = Classifier(path).card
+    measured = json.loads((ROOT / "benchmarks" / "results" / "template.json").read_text())["template"]
+    np.testing.assert_allclose(card.crop.template, measured, atol=0.005)
+    assert set(card.head().labels) <= set(tiny.EXPRESSIONS) and path.with_name("MODEL_CARD.md").is_file()

@@ -1,0 +1,103 @@
+"""Annotated copies: where things are drawn, what the files carry, and what they are called."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mien import draw
+from mien.expressions import BASIC, EXPRESSIONS
+from mien.reader import Face, Reading
+
+
+def face(
+    box: tuple[float, float, float, float], expression: str = "happy", labels: tuple[str, ...] = EXPRESSIONS
+) -> Face:
+    probabilities = dict.fromkeys(labels, 0.05)
+    probabilities[expression] = 1 - 0.05 * (len(labels) - 1)
+    return Face(box, None, 1.0, expression, probabilities[expression], probabilities)
+
+
+def drawn(size: tuple[int, int], *faces: Face) -> tuple[np.ndarray, np.ndarray]:
+    """A grey picture of (width, height) before and after, the enlarged copies as int (H, W, 3)."""
+    grey = np.full((size[1], size[0], 3), 128, np.uint8)
+    copy = draw.annotate(grey, Reading("x", *size, faces))
+    assert (grey == 128).all()
+    return np.full((copy.height, copy.width, 3), 128), np.asarray(copy).astype(int)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(48, 48), (200, 150), (640, 480), (1200, 5000), (4000, 3000)])
+def test_box_label_and_bars_are_drawn_at_any_size(size: tuple[int, int]) -> None:
+    width, height = size
+    box = (width * 0.3, height * 0.4, width * 0.5, height * 0.4 + width * 0.25)
+    before, after = drawn(size, face(box))
+    factor = draw.enlargement(*size)
+    assert after.shape == (height * factor, width * factor, 3)
+    assert min(after.shape[:2]) >= 600 or factor == draw.LARGEST_FACTOR
+    changed = (before != after).any(axis=2)
+    x1, y1, x2, y2 = (round(edge * factor) for edge in box)
+    assert changed[y1 + 2, x1 + 2 : x2 - 2].mean() > 0.9 and changed[y2 - 2, x1 + 2 : x2 - 2].mean() > 0.9
+    middle = changed[
+        round(y1 * 0.6 + y2 * 0.4) : round(y1 * 0.4 + y2 * 0.6), round(x1 * 0.6 + x2 * 0.4) : round((x1 + x2) / 2)
+    ]
+    assert not middle.any()  # the face itself stays bare
+    yellow = (after == draw.COLOURS["happy"]).all(axis=2)
+    assert yellow[:, x2 + 3 :].any()  # the bar, right of the box
+    assert yellow[: y1 - 1].any()  # the label, above it
+
+
+def test_bars_go_left_where_there_is_no_room_right() -> None:
+    _, after = drawn((800, 700), face((600, 200, 780, 420)))
+    panel = (after == draw.PLATE).all(axis=2)
+    assert panel[:, :590].sum() > 5000
+
+
+@pytest.mark.parametrize(
+    "box", [(-50, -60, 130, 180), (500, 400, 760, 700), (-9, -9, 650, 490), (0, 0, 640, 480), (3, 3, 4, 4)]
+)
+def test_faces_over_the_edge(box: tuple[float, float, float, float]) -> None:
+    before, after = drawn((640, 480), face(box))
+    assert (before != after).any()
+
+
+def test_bars_never_cover_another_face() -> None:
+    left, right = face((100, 200, 300, 450)), face((340, 200, 540, 450), "sad")
+    before, after = drawn((700, 700), left, right)
+    inside = (before != after).any(axis=2)[215:435, 355:525]
+    assert not inside.any()
+
+
+def test_seven_classes_and_no_faces() -> None:
+    before, after = drawn((700, 700), face((100, 200, 300, 450), labels=BASIC))
+    assert (before != after).any()
+    before, after = drawn((700, 700))
+    assert (before == after).all()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_copies_carry_pixels_only(tmp_path: Path, suffix: str, hopper: np.ndarray) -> None:
+    from mien import images
+
+    exif = Image.Exif()
+    exif[0x010E] = "a secret"
+    exif.get_ifd(0x8825)[1] = "N"  # GPS
+    Image.fromarray(hopper).save(tmp_path / "in.jpg", exif=exif)
+    draw.save(draw.annotate(images.load(tmp_path / "in.jpg"), Reading("x", 512, 600, ())), tmp_path / f"out{suffix}")
+    with Image.open(tmp_path / f"out{suffix}") as copy:
+        assert not copy.getexif() and "exif" not in copy.info
+    assert b"secret" not in (tmp_path / f"out{suffix}").read_bytes()
+
+
+def test_copies_never_collide(tmp_path: Path) -> None:
+    names = ["a/x.jpg", "b/x.jpg", "a/X.JPEG", "x.png", "x.webp", "x-mien-2.jpg", "x.jpg"]
+    paths = draw.copy_paths([tmp_path / name for name in names], tmp_path)
+    assert len({str(path).lower() for path in paths}) == len(names)
+    assert [path.suffix for path in paths] == [".jpg", ".jpg", ".jpg", ".png", ".png", ".jpg", ".jpg"]
+    assert paths[0] == tmp_path / "x-mien.jpg"
+
+
+def test_a_copy_never_overwrites_a_source(tmp_path: Path) -> None:
+    sources = [tmp_path / "x.jpg", tmp_path / "x-mien.jpg"]
+    assert not set(draw.copy_paths(sources, tmp_path)) & set(sources)

@@ -1,0 +1,313 @@
+"""images.load: every kind of source and every kind of picture, and what is refused."""
+
+import io
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mien import images
+from mien.errors import ImageError, UsageError
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def quadrants() -> np.ndarray:
+    """RGB uint8 (16, 24, 3): red and green above blue and white, no two corners alike."""
+    picture = np.full((16, 24, 3), 255, np.uint8)
+    picture[:8, :12], picture[:8, 12:], picture[8:, :12] = RED, GREEN, BLUE
+    return picture
+
+
+def encoded(picture: Image.Image, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
+PNG = encoded(Image.fromarray(quadrants()), "PNG")
+
+
+def test_every_kind_of_source_gives_the_same_picture(tmp_path: Path) -> None:
+    path = tmp_path / "q.png"
+    path.write_bytes(PNG)
+    with path.open("rb") as file:
+        sources = [path, str(path), PNG, bytearray(PNG), memoryview(PNG), io.BytesIO(PNG), file, Image.open(path)]
+        loaded = [images.load(source) for source in sources]
+        assert images.name_of(file) == str(path)
+        sources[-1].close()
+    for picture in (*loaded, images.load(quadrants())):
+        assert picture.dtype == np.uint8
+        np.testing.assert_array_equal(picture, quadrants())
+
+
+def test_a_loaded_array_is_a_fresh_copy() -> None:
+    source = quadrants()
+    images.load(source)[:] = 0
+    np.testing.assert_array_equal(source, quadrants())
+
+
+def test_names() -> None:
+    assert images.name_of("a/b.jpg") == "a/b.jpg"
+    assert images.name_of(Path("a")) == "a"
+    assert images.name_of(b"x") == "<bytes>"
+    assert images.name_of(quadrants()) == "<ndarray>"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    upright = Image.fromarray(quadrants())
+    stored = {  # how a camera held so stores the upright picture: the inverse of what EXIF asks the viewer to do
+        1: lambda p: p,
+        2: lambda p: p.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: lambda p: p.rotate(180),
+        4: lambda p: p.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: lambda p: p.transpose(Image.Transpose.TRANSPOSE),
+        6: lambda p: p.rotate(90, expand=True),
+        7: lambda p: p.transpose(Image.Transpose.TRANSVERSE),
+        8: lambda p: p.rotate(-90, expand=True),
+    }[orientation](upright)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for format in ("PNG", "TIFF", "WEBP"):
+        options = {"lossless": True} if format == "WEBP" else {}
+        np.testing.assert_array_equal(images.load(encoded(stored, format, exif=exif, **options)), quadrants())
+    jpeg = images.load(encoded(stored, "JPEG", exif=exif, quality=95, subsampling=0))
+    assert np.abs(jpeg.astype(int) - quadrants()).mean() < 4
+
+
+def test_a_damaged_exif_block_does_not_hide_the_picture() -> None:
+    data = encoded(Image.fromarray(quadrants()), "PNG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
+    np.testing.assert_array_equal(images.load(data), quadrants())
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "I;16", "I"]
+)
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    if mode in ("I;16", "I"):
+        picture = Image.fromarray(np.full((5, 7), 204 * 257, np.uint16)).convert(mode)
+    else:
+        picture = Image.new("RGB", (7, 5), (204,) * 3).convert(mode if mode != "PA" else "P").convert(mode)
+    result = images.load(picture)
+    assert result.shape == (5, 7, 3)
+    if mode != "1":  # dithered
+        assert np.abs(result.astype(int) - 204).max() <= 2
+
+
+def test_sixteen_bit_png_keeps_its_grey_levels() -> None:
+    ramp = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    np.testing.assert_array_equal(images.load(encoded(Image.fromarray(ramp), "PNG"))[:, :, 1].ravel(), np.arange(256))
+
+
+def test_cmyk_jpeg_keeps_its_colours() -> None:
+    picture = images.load(encoded(Image.new("RGB", (8, 8), RED).convert("CMYK"), "JPEG"))
+    assert picture[4, 4, 0] > 200 and picture[4, 4, 1:].max() < 60
+
+
+def test_float_pixels_are_refused() -> None:
+    with pytest.raises(ImageError, match="floating-point"):
+        images.load(Image.new("F", (4, 4)))
+
+
+def test_transparency_lies_on_white() -> None:
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert (images.load(encoded(clear, "PNG")) == 255).all()
+    palette = Image.new("P", (4, 4), 3)
+    palette.putpalette([0] * 768)
+    assert (images.load(encoded(palette, "PNG", transparency=3)) == 255).all()
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_an_animation_gives_its_first_frame(format: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN, BLUE)]
+    options = {"lossless": True} if format == "WEBP" else {}
+    data = encoded(frames[0], format, save_all=True, append_images=frames[1:], **options)
+    with Image.open(io.BytesIO(data)) as check:
+        assert check.n_frames == 3
+    np.testing.assert_array_equal(images.load(data), np.asarray(frames[0]))
+
+
+@pytest.mark.parametrize("format", ["BMP", "PPM", "TIFF", "GIF", "WEBP", "JPEG2000", "AVIF", "MPO", "JPEG"])
+def test_formats(format: str) -> None:
+    options = {"lossless": True} if format == "WEBP" else {}
+    picture = Image.new("RGB", (32, 24), (180, 90, 40))
+    result = images.load(encoded(picture, format, **options))
+    assert result.shape == (24, 32, 3)
+    assert np.abs(result.astype(int) - (180, 90, 40)).max() <= 8
+
+
+def heic() -> bytes:
+    import pillow_heif
+
+    file = io.BytesIO()
+    pillow_heif.from_pillow(Image.new("RGB", (64, 48), (180, 90, 40))).save(file)
+    return file.getvalue()
+
+
+def test_heic_with_the_extra() -> None:
+    result = images.load(heic())
+    assert result.shape == (48, 64, 3)
+    assert np.abs(result.astype(int) - (180, 90, 40)).max() <= 8
+    with pytest.raises(ImageError, match="limit"):
+        images.load(heic(), max_pixels=100)
+    with pytest.raises(ImageError, match="<bytes>"):
+        images.load(heic()[:200])
+
+
+def test_heic_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = heic()
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr(images, "find_spec", lambda name: None)
+    with pytest.raises(ImageError, match=r"mien\[heic\]"):
+        images.load(data)
+
+
+def huge_png(width: int, height: int) -> bytes:
+    """A PNG whose header claims width x height and that holds no pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(8000, 7000), (10_000, 10_000), (60_000, 60_000)])
+def test_a_bomb_is_refused_before_decoding(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=r"<bytes>: .*(limit|too many pixels)"):
+        images.load(huge_png(*size))
+
+
+def test_the_limit_is_inclusive_and_can_be_moved() -> None:
+    assert images.load(PNG, max_pixels=24 * 16).shape == (16, 24, 3)
+    for source in (PNG, quadrants(), Image.fromarray(quadrants())):
+        with pytest.raises(ImageError, match="24 x 16 px"):
+            images.load(source, max_pixels=24 * 16 - 1)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
+def test_truncated_files_are_refused(format: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    path = tmp_path / "cut"
+    path.write_bytes(encoded(Image.fromarray(noise), format)[:-2000])
+    with pytest.raises(ImageError, match="cut: "):
+        images.load(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"hello, world\n", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"<svg/>", bytes(1000)])
+def test_what_is_no_picture_is_refused(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="empty" if not data else "not a picture"):
+        images.load(path)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((4, 4), bool), "bool"),
+        (np.zeros((4, 4, 3), np.uint16), "uint16"),
+        (np.zeros((4,), np.uint8), r"\(4,\)"),
+        (np.zeros((4, 4, 2), np.uint8), r"\(4, 4, 2\)"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"\(1, 4, 4, 3\)"),
+        (np.zeros((0, 4, 3), np.uint8), "empty"),
+    ],
+)
+def test_arrays_that_are_no_pictures(array: np.ndarray, words: str) -> None:
+    with pytest.raises(ImageError, match=words):
+        images.load(array)
+
+
+def test_array_shapes_and_channel_orders() -> None:
+    grey = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    for array in (grey, grey[:, :, None]):
+        np.testing.assert_array_equal(images.load(array), np.repeat(grey[:, :, None], 3, axis=2))
+    np.testing.assert_array_equal(images.load(quadrants()[:, :, ::-1], color="bgr"), quadrants())
+    opaque = np.dstack([quadrants()[:, :, ::-1], np.full((16, 24), 255, np.uint8)])
+    np.testing.assert_array_equal(images.load(opaque, color="bgr"), quadrants())
+    np.testing.assert_array_equal(images.load(np.asfortranarray(quadrants())), quadrants())
+
+
+def test_usage_errors(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="read_folder"):
+        images.load(tmp_path)
+    with pytest.raises(UsageError, match="read_video"):
+        images.load("film.MP4")
+    for url in ("https://example.org/a.jpg", Path("https://example.org/a.jpg"), "s3://bucket/a.jpg"):
+        with pytest.raises(UsageError, match="download"):
+            images.load(url)
+    with pytest.raises(UsageError, match="rgb, bgr"):
+        images.load(quadrants(), color="hsv")
+    with pytest.raises(UsageError, match="numpy arrays"):
+        images.load(PNG, color="bgr")
+    with pytest.raises(UsageError, match="NoneType"):
+        images.load(None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="mode 'rb'"):
+        images.load(io.StringIO("text"))  # type: ignore[arg-type]
+
+
+def test_missing_and_odd_paths(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no such file"):
+        images.load(tmp_path / "absent.jpg")
+    with pytest.raises(ImageError, match="not a regular file"):
+        images.load("/dev/null")
+    with pytest.raises(ImageError, match="no such file"):
+        images.load("a\0b.jpg")
+    locked = tmp_path / ("x" * 300 + ".jpg")
+    with pytest.raises(ImageError, match=r"no such file|cannot be opened"):
+        images.load(locked)
+
+
+def test_gather_expands_folders_in_order(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", "notes.txt"):
+        (tmp_path / name).write_bytes(PNG)
+    (tmp_path / "empty").mkdir()
+    assert images.gather([tmp_path, "x.jpg"]) == [tmp_path / "a.png", tmp_path / "b.JPG", Path("x.jpg")]
+    with pytest.raises(UsageError, match="no pictures"):
+        images.gather([tmp_path / "empty"])
+    with pytest.raises(UsageError, match="video"):
+        images.gather(["clip.mkv"])
+
+
+def damaged(data: st.DataObject, whole: bytes) -> bytes:
+    """`whole` cut short or with a few bytes changed."""
+    broken = bytearray(whole[: data.draw(st.integers(1, len(whole)))])
+    for _ in range(data.draw(st.integers(0, 6))):
+        broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
+    return bytes(broken)
+
+
+def load_or_refuse(data: bytes) -> None:
+    """Damaged bytes are a picture or an ImageError, nothing else."""
+    try:
+        picture = images.load(data, max_pixels=10_000)
+    except ImageError:
+        return
+    assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
+
+
+WHOLE = {
+    format: encoded(Image.fromarray(quadrants()), format)
+    for format in ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from(sorted(WHOLE)))
+def test_damaged_bytes_never_raise_anything_else(data: st.DataObject, format: str) -> None:
+    load_or_refuse(damaged(data, WHOLE[format]))
+
+
+@pytest.mark.soak
+@settings(max_examples=20_000, deadline=None)
+@given(st.data(), st.sampled_from(sorted(WHOLE)))
+def test_damaged_bytes_many_times(data: st.DataObject, format: str) -> None:
+    load_or_refuse(damaged(data, WHOLE[format]))

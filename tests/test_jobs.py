@@ -1,0 +1,382 @@
+"""Folder jobs: what is read, in which order, what is written, and what survives being killed."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+import mien
+from mien import cli, images, jobs, tables, worker
+from mien.errors import UsageError
+
+pytestmark = pytest.mark.slow  # servers, workers and their limits take seconds
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory, hopper: np.ndarray, astronaut: np.ndarray) -> Path:
+    """Twelve files in nested folders: faces of two sizes, faceless pictures, a broken file, an empty one, a text."""
+    root = tmp_path_factory.mktemp("tree")
+    for folder in ("", "b", "b/c", "z é"):
+        place = root / folder
+        place.mkdir(exist_ok=True)
+        Image.fromarray(hopper).resize((128, 150)).save(place / "hopper.jpg")
+        Image.fromarray(astronaut).resize((160, 160)).save(place / "astronaut.png")
+    Image.new("RGB", (100, 80), "navy").save(root / "b" / "blank.png")
+    (root / "b" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing")
+    (root / "empty.png").write_bytes(b"")
+    (root / "notes.txt").write_text("no picture")
+    return root
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_model: Path) -> worker.Settings:
+    return worker.Settings(str(tiny_model))
+
+
+@pytest.fixture(scope="module")
+def expected(tree: Path, tiny_model: Path) -> list[tables.Row]:
+    """The rows, one picture after the other in this process."""
+    reader = mien.Reader(tiny_model)
+    found: list[tables.Row] = []
+    for path in images.in_folder(tree):
+        try:
+            found += tables.rows(reader.read(path))
+        except mien.errors.ImageError as error:
+            found.append(tables.failure(str(path), str(error).removeprefix(f"{path}: ")))
+    return found
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def text(rows: list[tables.Row]) -> list[dict[str, str]]:
+    """Rows as a CSV reader gives them back."""
+    return [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
+
+
+def run(tree: Path, out: Path, settings: worker.Settings, **options) -> jobs.Summary:
+    out.mkdir(exist_ok=True)
+    return jobs.run(images.in_folder(tree), out, settings=settings, **options)
+
+
+def test_a_folder_is_walked_in_order(tree: Path) -> None:
+    names = [str(path.relative_to(tree)) for path in images.in_folder(tree)]
+    assert names[:3] == ["astronaut.png", "empty.png", "hopper.jpg"]
+    assert len(names) == len(set(names)) == 11 and "notes.txt" not in names
+    assert names.index("b/broken.jpg") < names.index("b/c/hopper.jpg") < names.index("z é/hopper.jpg")
+
+
+def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert images.in_folder(tmp_path) == [tmp_path / "a.png"]
+
+
+def test_lists_name_pictures(tmp_path: Path) -> None:
+    (tmp_path / "l.txt").write_text("a.jpg\n\nb c.png\n/x/y.jpg\na.jpg\n")
+    assert images.gather([tmp_path / "l.txt"]) == [tmp_path / "a.jpg", tmp_path / "b c.png", Path("/x/y.jpg")]
+    (tmp_path / "l.csv").write_text('id,path\n1,"a,b.jpg"\n2,c.jpg\n')
+    assert images.gather([tmp_path / "l.csv"]) == [tmp_path / "a,b.jpg", tmp_path / "c.jpg"]
+    (tmp_path / "none.csv").write_text("id,name\n1,a.jpg\n")
+    with pytest.raises(UsageError, match=r"columns are id, name; expected .*path"):
+        images.gather([tmp_path / "none.csv"])
+    (tmp_path / "empty.txt").write_text("\n\n")
+    with pytest.raises(UsageError, match="names no pictures"):
+        images.gather([tmp_path / "empty.txt"])
+    with pytest.raises(UsageError, match="cannot be opened"):
+        images.gather([tmp_path / "absent.txt"])
+
+
+def test_rows_are_those_of_reading_one_by_one(
+    tree: Path, tmp_path: Path, settings: worker.Settings, expected: list[tables.Row]
+) -> None:
+    seen: list[tuple[int, int]] = []
+    summary = run(tree, tmp_path / "out", settings, workers=2, progress=lambda done, total: seen.append((done, total)))
+    assert table(tmp_path / "out" / "faces.csv") == text(expected)
+    assert (summary.read, summary.no_face, summary.failed, summary.faces) == (8, 1, 2, 8)
+    assert seen == [(done, 11) for done in range(12)]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_other_formats_hold_the_same_rows(
+    tree: Path, tmp_path: Path, settings: worker.Settings, expected: list[tables.Row], format: str
+) -> None:
+    summary = run(tree, tmp_path / "out", settings, workers=2, format=format)
+    if format == "jsonl":
+        found = [json.loads(line) for line in summary.out.read_text().splitlines()]
+    else:
+        import pyarrow.parquet
+
+        found = pyarrow.parquet.read_table(summary.out).to_pylist()
+    assert found == [dict(row) for row in expected]
+
+
+def test_a_finished_job_does_nothing_more(tree: Path, tmp_path: Path, settings: worker.Settings, monkeypatch) -> None:
+    first = run(tree, tmp_path / "out", settings, workers=1)
+    before = (tmp_path / "out" / "faces.csv").read_bytes()
+    monkeypatch.setattr(worker, "_start", None)  # reading one file more would call it
+    assert run(tree, tmp_path / "out", settings, workers=1) == first
+    assert (tmp_path / "out" / "faces.csv").read_bytes() == before
+
+
+def test_new_files_are_added_to_a_finished_job(tmp_path: Path, settings: worker.Settings) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("b", "a"):
+        Image.new("RGB", (60, 60)).save(folder / f"{name}.png")
+        run(folder, tmp_path / "out", settings, workers=1)
+    assert [Path(row["source"]).stem for row in table(tmp_path / "out" / "faces.csv")] == ["b", "a"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_every_torn_state_is_taken_up(
+    tree: Path, tmp_path: Path, settings: worker.Settings, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal cut at every kind of place, the table longer or shorter than it says: the same table comes out."""
+    monkeypatch.setattr(tables.ParquetSink, "ROWS", 3)
+    out = tmp_path / "out"
+    summary = run(tree, out, settings, workers=2, format=format)
+
+    def content() -> object:
+        if format == "csv":
+            return summary.out.read_bytes()
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_table(summary.out).to_pylist()
+
+    whole, journal = content(), (out / jobs.JOURNAL).read_bytes()
+    lines = journal.splitlines(keepends=True)
+    for keep, torn in (
+        (0, b""),
+        (0, lines[0][:20]),
+        (1, b""),
+        (2, lines[2][:-1]),
+        (3, lines[3][:9]),
+        (len(lines), b""),
+    ):
+        (out / jobs.JOURNAL).write_bytes(b"".join(lines[:keep]) + torn)
+        assert run(tree, out, settings, workers=2, format=format) == summary
+        assert content() == whole, (keep, torn)
+    if format == "csv":
+        summary.out.write_bytes(summary.out.read_bytes()[:-700])
+    else:
+        (summary.out / "part-000001.parquet").unlink()
+    assert run(tree, out, settings, workers=2, format=format) == summary
+    assert content() == whole
+
+
+def test_another_job_in_the_folder_is_refused(tree: Path, tmp_path: Path, settings: worker.Settings) -> None:
+    run(tree, tmp_path / "out", settings, workers=2)
+    with pytest.raises(UsageError, match=r"another job \(format was 'csv', now 'jsonl'\)"):
+        run(tree, tmp_path / "out", settings, format="jsonl")
+    (tmp_path / "out" / jobs.JOURNAL).write_text("not a journal\n")
+    with pytest.raises(UsageError, match="not a journal"):
+        run(tree, tmp_path / "out", settings)
+    with pytest.raises(UsageError, match=r"'xlsx'.*csv, jsonl, parquet"):
+        run(tree, tmp_path / "out", settings, format="xlsx")
+
+
+def test_parquet_without_pyarrow_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match="pip install pyarrow"):
+        tables.open_sink("parquet", tmp_path)
+
+
+def test_a_file_that_kills_its_reader_is_recorded(tmp_path: Path, settings: worker.Settings, monkeypatch) -> None:
+    """A worker that exits on one name stands for a decoder that crashes; the files after it are still read."""
+    crashing = tmp_path / "crashing.py"
+    crashing.write_text(
+        "import json, os, sys\n"
+        "for line in sys.stdin:\n"
+        "    path = json.loads(line)\n"
+        "    if 'bad' in path: os.abort()\n"
+        "    print(json.dumps([{'source': path, 'face': None, 'status': 'no face'}]), flush=True)\n"
+    )
+
+    def start(settings: worker.Settings) -> subprocess.Popen[str]:
+        command = [sys.executable, str(crashing)]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="ascii")
+
+    monkeypatch.setattr(worker, "_start", start)
+    reading = worker.Worker(settings)
+    statuses = [reading.read(name)[0]["status"] for name in ("a", "bad", "b")]
+    reading.close()
+    assert statuses == ["no face", "error: the reading process died on it 2 times (exit status -6)", "no face"]
+
+
+def test_a_killed_worker_loses_nothing(
+    tree: Path, tmp_path: Path, settings: worker.Settings, expected: list[tables.Row]
+) -> None:
+    killed: list[int] = []
+
+    def kill(done: int, total: int) -> None:
+        if done == 2:  # both at one moment: a file in hand at two moments would rightly be blamed for both deaths
+            for child in psutil.Process().children():
+                child.kill()
+                killed.append(child.pid)
+
+    summary = run(tree, tmp_path / "out", settings, workers=2, progress=kill)
+    assert len(killed) >= 2
+    assert table(tmp_path / "out" / "faces.csv") == text(expected)
+    assert (summary.read, summary.no_face, summary.failed) == (8, 1, 2)
+
+
+def heed_interrupts() -> None:
+    """A shell's background jobs are started with SIGINT ignored, and hand that on."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def kill_until_done(command: list[str], random: random.Random, *, longest: float) -> int:
+    """Start the command and kill its process group at random moments until it ends by itself; the number of kills. The
+    first moment lies before anything can have been read, so that there is one on any machine."""
+    kills = 0
+    while True:
+        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            _, errors = process.communicate(timeout=random.uniform(0.3, longest) if kills else 0.4)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            longest *= 1.15  # so that it ends on a busy machine, too
+            continue
+        assert process.returncode == 1, errors.decode()  # two files cannot be read
+        return kills
+
+
+def survive_kills(tree: Path, out: Path, model: Path, seed: int, format: str) -> int:
+    command = [sys.executable, "-m", "mien", "read", str(tree), "-o", str(out), "--format", format]
+    return kill_until_done([*command, "--model", str(model)], random.Random(seed), longest=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kills_at_random_moments(
+    tree: Path, tmp_path: Path, tiny_model: Path, expected: list[tables.Row], seed: int
+) -> None:
+    kills = survive_kills(tree, tmp_path / "out", tiny_model, seed, "csv")
+    assert kills >= 1
+    assert table(tmp_path / "out" / "faces.csv") == text(expected)
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
+    tree: Path, tmp_path: Path, tiny_model: Path, expected: list[tables.Row]
+) -> None:
+    out = tmp_path / "out"
+    listed = tmp_path / "list.txt"  # the pictures many times over, so that there is time to press the keys
+    links = [tmp_path / f"copy{number}" for number in range(20)]
+    for link in links:
+        link.symlink_to(tree)
+    listed.write_text(
+        "\n".join(str(link / path.relative_to(tree)) for link in links for path in images.in_folder(tree))
+    )
+    command = [sys.executable, "-m", "mien", "read", str(listed), "-o", str(out), "--model", str(tiny_model)]
+    with subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_interrupts
+    ) as process:
+        while not (out / "faces.csv").is_file() or (out / "faces.csv").stat().st_size < 300:
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.decode() == f"mien: stopped; the same command goes on in {out}\n"
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 1
+    assert len(table(out / "faces.csv")) == 20 * len(expected)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_kills_at_many_random_moments(tmp_path: Path, hopper: np.ndarray, tiny_model: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(300):
+        Image.fromarray(hopper).resize((100 + number, 120 + number)).save(folder / f"{number:03}.jpg")
+    settings = worker.Settings(str(tiny_model))
+    run(folder, tmp_path / "whole", settings)
+    total = 0
+    for seed in range(10):
+        out = tmp_path / f"out{seed}"
+        random_moments = random.Random(seed)
+        command = [sys.executable, "-m", "mien", "read", str(folder), "-o", str(out), "--model", str(tiny_model)]
+        for _ in range(5):
+            process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+            time.sleep(random_moments.uniform(0.5, 2.5))
+            os.killpg(process.pid, signal.SIGKILL)
+            total += process.wait() == -signal.SIGKILL
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        assert (out / "faces.csv").read_bytes() == (tmp_path / "whole" / "faces.csv").read_bytes()
+    assert total >= 20
+
+
+def test_two_jobs_cannot_share_a_folder(tree: Path, tmp_path: Path, settings: worker.Settings) -> None:
+    (tmp_path / "out").mkdir()
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom mien import jobs\n"
+        "journal = jobs.Journal(Path(sys.argv[1]), {'format': 'csv'})\nprint('locked', flush=True)\nsys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline() == b"locked\n"
+        with pytest.raises(UsageError, match="another mien is writing here"):
+            run(tree, tmp_path / "out", settings)
+
+
+def test_read_folder_gives_readings_in_order(tree: Path, tiny_model: Path) -> None:
+    reader = mien.Reader(tiny_model)
+    found = list(mien.read_folder(tree, reader=reader, threads=2))
+    assert [one.source for one in found] == [str(path) for path in images.in_folder(tree)]
+    assert [one.status.split(":")[0] for one in found].count("error") == 2
+    failed = found[1]
+    assert isinstance(failed, jobs.UnreadableFile) and failed.reason == "the file is empty" and len(failed) == 0
+    with pytest.raises(UsageError, match=r"mien\.read for a picture"):
+        mien.read_folder(tree / "hopper.jpg", reader=reader)
+
+
+def test_read_folder_reads_no_further_ahead_than_it_says() -> None:
+    started: list[int] = []
+
+    def work(item: int) -> int:
+        started.append(item)
+        return item
+
+    results = jobs.in_order(range(1000), work, threads=2, ahead=3)
+    assert next(results) == 0
+    time.sleep(0.05)
+    assert len(started) <= 7
+    assert list(results) == list(range(1, 1000))
+
+
+def test_a_list_from_the_command_line(tree: Path, tmp_path: Path, tiny_model: Path, capsys) -> None:
+    paths = tmp_path / "list.txt"
+    paths.write_text(f"{tree / 'hopper.jpg'}\nabsent.jpg\n{tree / 'b' / 'blank.png'}\n")
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit:
+            cli.main(["read", str(paths), "-o", str(tmp_path / "out"), "--model", str(tiny_model), *arguments])
+        printed = capsys.readouterr()
+        return int(exit.value.code or 0), printed.out, printed.err
+
+    status, printed, errors = command("--workers", "1")
+    assert (status, errors) == (1, "")
+    assert printed.splitlines()[0] == "1 read, 1 without a face, 1 failed; 1 faces"
+    statuses = [row["status"] for row in table(tmp_path / "out" / "faces.csv")]
+    assert statuses == ["ok", "error: no such file", "no face"]
+    status, _, errors = command("--json")
+    assert status == 2 and "--format jsonl" in errors
+    status, _, errors = command("--format", "parquet")
+    assert status == 2 and "holds another job" in errors

@@ -1,0 +1,44 @@
+"""What a wheel holds, and that the generated parts of the documents are fresh."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_model_its_card_and_the_page_and_no_tests_or_data(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    assert sum(name.endswith(".onnx") for name in names) == 1
+    assert "mien/models/MODEL_CARD.md" in names
+    assert "mien/py.typed" in names
+    assert any(name.startswith("mien/web/") and name.endswith(".html") for name in names)
+    strange = [n for n in names if not n.startswith(("mien/", "mien-"))]
+    strange += [n for n in names if n.endswith((".csv", ".png", ".jpg", ".xz", ".npz")) or "test" in n.lower()]
+    assert strange == []
+
+
+def test_the_documents_generated_tables_are_fresh() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import documents
+    finally:
+        sys.path.pop(0)
+    for document in documents.DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        assert "<!-- begin" in text
+        assert text == documents.filled(text), f"{document.name} is stale: run python benchmarks/documents.py"
+
+
+def test_the_documents_name_no_folder_of_their_writer() -> None:
+    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/results/*.json")]:
+        text = document.read_text(encoding="utf-8")
+        assert "/root/" not in text, document
+        assert "/home/" not in text, document

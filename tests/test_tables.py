@@ -1,0 +1,62 @@
+"""Rows, JSON and CSV."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from mien import tables
+from mien.expressions import BASIC, EXPRESSIONS
+from mien.reader import Face, Reading
+
+
+def face(labels: tuple[str, ...] = BASIC) -> Face:
+    probabilities = dict.fromkeys(labels, 0.1)
+    probabilities["happy"] = 1 - 0.1 * (len(labels) - 1)
+    return Face((-3.25, 4.0, 10.0, 20.46), None, 0.987654321, "happy", probabilities["happy"], probabilities)
+
+
+def test_columns_are_the_documented_ones() -> None:
+    expected = ["source", "face", "x", "y", "width", "height", "detection_score", "expression", "confidence"]
+    expected += [f"p_{name}" for name in EXPRESSIONS] + ["status"]
+    assert list(tables.COLUMNS) == expected
+
+
+def test_a_row_for_each_face() -> None:
+    first, second = tables.rows(Reading("a.jpg", 100, 80, (face(), face())))
+    assert tuple(first) == tables.COLUMNS
+    assert (first["face"], second["face"]) == (1, 2)
+    assert [first[name] for name in ("x", "y", "width", "height")] == [-3.2, 4.0, 13.2, 16.5]
+    assert first["detection_score"] == 0.987654
+    assert (first["expression"], first["confidence"], first["p_happy"]) == ("happy", 0.4, 0.4)
+    assert first["p_contempt"] is None and first["status"] == "ok"
+
+
+def test_no_face_and_failure_are_rows() -> None:
+    (row,) = tables.rows(Reading("a.jpg", 100, 80, ()))
+    assert row["source"] == "a.jpg" and row["status"] == "no face"
+    assert all(value is None for name, value in row.items() if name not in ("source", "status"))
+    assert tables.failure("b.jpg", "truncated")["status"] == "error: truncated"
+
+
+def test_json_is_an_array_of_those_rows() -> None:
+    rows = tables.rows(Reading("naïve \udce9.jpg", 100, 80, (face(EXPRESSIONS),)))
+    assert json.loads(tables.to_json(rows)) == [dict(row) for row in rows]
+    assert json.loads(tables.to_json([])) == []
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_csv_disarms_formulas_in_text_only(tmp_path: Path, start: str) -> None:
+    name = start + "cmd|' /C calc'!A0,\"x\"\n.jpg"
+    tables.write_csv(tables.rows(Reading(name, 100, 80, (face(),))), tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["source"] == "'" + name
+    assert float(row["x"]) == -3.2  # a number is a number
+    assert row["p_contempt"] == ""
+
+
+def test_csv_writes_names_that_are_not_unicode(tmp_path: Path) -> None:
+    tables.write_csv([tables.failure("\udce9.jpg", "no such file")], tmp_path / "t.csv")
+    assert r"\udce9.jpg" in (tmp_path / "t.csv").read_text("utf-8")

@@ -1,0 +1,250 @@
+"""Films composed from portraits through detector, tracker and model: who is found, under which number, and how often
+the whole detector runs."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import films
+import mien
+from films import Actor
+from mien import images
+from mien.errors import UsageError
+from mien.expressions import EXPRESSIONS
+from mien.faces.detect import Detection
+from mien.faces.mtcnn import Mtcnn
+from mien.faces.track import Tracker
+from mien.tracking import Cuts, Follower, FrameReading, Smoothing, distinct, refine_nearby
+
+pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
+
+SIZE = (640, 360)
+RATE = 15
+
+
+@pytest.fixture(scope="module")
+def reader(tiny_model: Path) -> mien.Reader:
+    return mien.Reader(tiny_model, min_face=50)
+
+
+@pytest.fixture(scope="module")
+def two(hopper: np.ndarray, astronaut: np.ndarray) -> list[tuple[np.ndarray, films.Box]]:
+    return [films.cast(image, face_height=110) for image in (hopper, astronaut)]
+
+
+def play(follower: Follower, actors: Sequence[Actor], *, seconds: float, start_s: float = 0.0) -> list[FrameReading]:
+    moments = [start_s + number / RATE for number in range(round(seconds * RATE))]
+    return [
+        follower.read(films.screen(actors, time_s, SIZE), frame=number, time_s=time_s, source="film")
+        for number, time_s in enumerate(moments)
+    ]
+
+
+def numbers_of(actor: Actor, readings: list[FrameReading]) -> list[int]:
+    """The track numbers of the faces that lie on the actor's, in order."""
+    found = []
+    for reading in readings:
+        place = actor.face_at(reading.time_s)
+        faces = [face for face in reading.tracked if place and films.overlap(face.box, place) > 0.4]
+        best = max(faces, key=lambda face: films.overlap(face.box, place), default=None)  # type: ignore[arg-type]
+        found += [best.track] if best else []
+    return found
+
+
+def switches(numbers: list[int]) -> int:
+    return sum(a != b for a, b in itertools.pairwise(numbers))
+
+
+def crossing(two: list[tuple[np.ndarray, films.Box]]) -> list[Actor]:
+    """The first comes from the right and is out of sight for 1.2 s around the meeting, the second from the left."""
+    first = Actor(*two[0], lambda t: None if 1.2 <= t < 2.4 else (460 - 140 * t, 90, 1.0))
+    return [first, Actor(*two[1], lambda t: (10 + 130 * t, 100, 1.0))]
+
+
+@pytest.mark.slow
+def test_two_people_cross_and_one_is_hidden_for_a_while(reader: mien.Reader, two) -> None:
+    actors = crossing(two)
+    readings = play(Follower(reader), actors, seconds=3.4)
+    assert [switches(numbers_of(actor, readings)) for actor in actors] == [0, 0]
+    assert len(numbers_of(actors[0], readings)) > 0.8 * 2.2 * RATE
+    assert len(numbers_of(actors[1], readings)) > 0.95 * 3.4 * RATE
+
+
+@pytest.mark.slow
+def test_that_crossing_needs_motion(reader: mien.Reader, two) -> None:
+    actors = crossing(two)
+    readings = play(Follower(reader, tracker=Tracker(motion=0)), actors, seconds=3.4)
+    assert sum(switches(numbers_of(actor, readings)) for actor in actors) > 0
+
+
+@pytest.mark.slow
+def test_passing_close_needs_overlap(reader: mien.Reader, two) -> None:
+    """Twins, whom their sizes do not tell apart, both in full sight."""
+    actors = [
+        Actor(*two[0], lambda t: (440 - 150 * t, 30, 1.0)),
+        Actor(*two[0], lambda t: (10 + 150 * t, 110, 1.0)),
+    ]
+    for tracker, expected in ((Tracker(), False), (Tracker(overlap=0), True)):
+        readings = play(Follower(reader, tracker=tracker), actors, seconds=3)
+        assert any(switches(numbers_of(actor, readings)) for actor in actors) == expected
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_half_a_minute_of_two_people_meeting_again_and_again(reader: mien.Reader, two) -> None:
+    """They pass each other every 5 s, the first one out of sight for 0.8 s each time, and change their size."""
+
+    def first(t: float) -> tuple[float, float, float] | None:
+        return None if 2.1 <= t % 5 < 2.9 else (230 + 220 * math.cos(math.pi * t / 5), 90, 1 + 0.1 * math.sin(t))
+
+    actors = [Actor(*two[0], first), Actor(*two[1], lambda t: (230 - 220 * math.cos(math.pi * t / 5), 100, 0.95))]
+    readings = play(Follower(reader), actors, seconds=30)
+    assert [switches(numbers_of(actor, readings)) for actor in actors] == [0, 0]
+    assert len(numbers_of(actors[1], readings)) > 0.9 * len(readings)
+
+
+def test_moves_and_zooms_keep_one_number(reader: mien.Reader, two) -> None:
+    actor = Actor(*two[0], lambda t: (200 + 120 * math.sin(3 * t), 40, 0.8 + 0.3 * t))
+    readings = play(Follower(reader), [actor], seconds=2)
+    assert {face.track for reading in readings for face in reading.tracked} == {1}
+    assert len(numbers_of(actor, readings)) == len(readings)
+
+
+def test_a_cut_to_another_person_is_another_number(reader: mien.Reader, two) -> None:
+    """The second one sits where the first one sat."""
+    follower = Follower(reader)
+    one, other = (Actor(*person, lambda t: (200, 60, 1.0)) for person in two)
+    before = play(follower, [one], seconds=0.5)
+    image = np.ascontiguousarray(films.screen([other], 0, SIZE)[:, ::-1])
+    after = follower.read(image, frame=20, time_s=1.0, source="film")
+    assert {face.track for reading in before for face in reading.tracked} == {1}
+    assert [face.track for face in after.tracked] == [2] and follower.ended == [1]
+
+
+def test_a_flash_is_no_cut() -> None:
+    cuts = Cuts()
+    image = films.screen([], 0, SIZE)
+    assert not cuts.between(image)
+    assert not cuts.between(np.clip(image.astype(int) * 2 + 40, 0, 255).astype(np.uint8))
+    assert not cuts.between(image)
+    assert cuts.between(np.ascontiguousarray(image[:, ::-1]))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 300), (17, 31), (240, 320), (1080, 1920)])
+def test_cuts_take_any_size(shape: tuple[int, int]) -> None:
+    cuts = Cuts()
+    image = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
+    assert not cuts.between(image) and (shape == (1, 1) or not cuts.between(image))
+
+
+class Counting(Mtcnn):
+    """Counts its full detections."""
+
+    count = 0
+
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        self.count += 1
+        return super().detect(image)
+
+
+def test_full_detections_are_rare_while_faces_are_seen(tiny_model: Path, two) -> None:
+    detector = Counting(min_face=60)
+    follower = Follower(mien.Reader(tiny_model, detector=detector), detect_every=10)
+    readings = play(follower, [Actor(*two[0], lambda t: (100 + 90 * t, 60, 1.0))], seconds=2)
+    assert all(len(reading) == 1 for reading in readings) and len(readings) == 30
+    assert detector.count == 3
+
+
+def test_a_lost_face_is_searched_for(tiny_model: Path, two) -> None:
+    detector = Counting(min_face=60)
+    follower = Follower(mien.Reader(tiny_model, detector=detector), detect_every=100)
+    hidden = Actor(*two[0], lambda t: None if 0.4 <= t < 0.9 else (100, 60, 1.0))
+    readings = play(follower, [hidden], seconds=1.6)
+    seen = [len(reading) for reading in readings]
+    assert seen[:6] == [1] * 6 and 0 in seen and seen[-6:] == [1] * 6
+    assert numbers_of(hidden, readings) == [1] * sum(seen)
+    assert 3 <= detector.count <= 7
+
+
+def test_refining_nearby_is_refining(two) -> None:
+    """The part of the picture around a box gives what the whole picture gives, but for the reduction's grid."""
+    detector = Mtcnn()
+    image = films.screen([Actor(*two[0], lambda t: (100, 60, 1.5))], 0, SIZE)
+    (found,) = detector.detect(image)
+    (whole,) = detector.refine(image, [found.box])
+    (part,) = refine_nearby(detector, image, [found.box])
+    assert part.box == pytest.approx(whole.box, abs=2) and part.score == pytest.approx(whole.score, abs=0.02)
+    assert np.abs(np.subtract(part.landmarks, whole.landmarks)).max() < 2
+    assert refine_nearby(detector, image, [(-500, -500, -300, -300)]) == []
+
+
+def test_two_tracks_on_one_face_are_one_face() -> None:
+    faces = [Detection((0, 0, 100, 100), score, None) for score in (0.8, 0.9)] + [
+        Detection((90, 0, 190, 100), 0.7, None)
+    ]
+    assert [one.score for one in distinct(faces)] == [0.9, 0.7]
+    assert distinct([]) == []
+
+
+values = st.lists(st.tuples(st.floats(0, 1), st.floats(0.001, 2)), min_size=1, max_size=20)
+
+
+@given(values, st.floats(0, 3))
+def test_smoothing_against_its_definition(series: list[tuple[float, float]], constant: float) -> None:
+    """An exponential filter with the weights written out."""
+    smoothing, time_s = Smoothing(constant), 0.0
+    times, inputs = [], []
+    for value, elapsed in series:
+        time_s += elapsed
+        times.append(time_s)
+        inputs.append(value)
+        result = smoothing.add(1, {"happy": value, "sad": 1 - value}, time_s)
+        expected = inputs[0]
+        for k in range(1, len(inputs)):
+            old = math.exp(-(times[k] - times[k - 1]) / constant) if constant > 0 else 0.0
+            expected = old * expected + (1 - old) * inputs[k]
+        assert result["happy"] == pytest.approx(expected, abs=1e-9)
+        assert sum(result.values()) == pytest.approx(1)
+
+
+def test_smoothing_does_not_depend_on_the_frame_rate() -> None:
+    """A step from 0 to 1: after one time constant 1 - 1/e is reached, at 10 and at 1000 frames a second."""
+    for rate in (10, 1000):
+        smoothing = Smoothing(0.5)
+        smoothing.add(1, {"happy": 0.0}, 0.0)
+        for number in range(1, rate // 2 + 1):
+            reached = smoothing.add(1, {"happy": 1.0}, number / rate)["happy"]
+        assert reached == pytest.approx(1 - 1 / math.e)
+
+
+def test_tracks_are_smoothed_apart_and_raw_ones_kept(reader: mien.Reader, two) -> None:
+    actors = [Actor(*two[0], lambda t: (20 + 40 * t, 60, 1.0)), Actor(*two[1], lambda t: (420 - 40 * t, 60, 1.0))]
+    raw = play(Follower(reader, smoothing=0), actors, seconds=0.8)
+    soft = play(Follower(reader, smoothing=0.5), actors, seconds=0.8)
+    for plain, smooth in zip(raw, soft, strict=True):
+        assert [face.probabilities for face in plain] == [face.probabilities for face in smooth]
+        assert all(face.smoothed == face.probabilities for face in plain.tracked)
+    assert any(face.smoothed != face.probabilities for face in soft[-1].tracked)
+    assert tuple(soft[-1].tracked[0].smoothed) == EXPRESSIONS
+
+
+def test_out_of_range_options_are_refused(reader: mien.Reader) -> None:
+    for options in ({"smoothing": -1}, {"smoothing": math.nan}, {"detect_every": 0}):
+        with pytest.raises(UsageError, match="expected at least"):
+            Follower(reader, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["obama.jpg", "obama_partial_face2.jpg"])
+def test_bundled_model_on_a_moving_smile(shared, name: str) -> None:
+    person = films.cast(images.load(shared(f"photos/{name}")), face_height=120)
+    actor = Actor(*person, lambda t: (150 + 100 * math.sin(2 * t), 50, 1.0))
+    readings = play(Follower(mien.Reader(min_face=60)), [actor], seconds=2)
+    smiles = [face.smoothed_expression == "happy" for reading in readings for face in reading.tracked]
+    assert len(smiles) == 30 and sum(smiles) >= 27

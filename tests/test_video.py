@@ -1,0 +1,361 @@
+"""Videos: which frames at which times, damage, sound, and what `mien read` writes of one."""
+
+import csv
+import itertools
+import os
+import warnings
+from pathlib import Path
+
+import av
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+import films
+import mien
+from films import Actor
+from mien import cli, clips, images, tables
+from mien.errors import UsageError, VideoError
+from mien.faces.detect import Detection
+from mien.pace import Pace
+from mien.video import Video
+
+pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
+
+SIZE = (320, 240)
+
+
+def numbered(count: int) -> list[np.ndarray]:
+    """Frames that say their number in their brightness, and in a bar that is 10 px wider each time."""
+    frames = []
+    for number in range(count):
+        image = np.full((SIZE[1], SIZE[0], 3), 40, np.uint8)
+        image[:60, : 10 + 10 * (number % 30)] = 200
+        frames.append(image)
+    return frames
+
+
+def number_of(image: np.ndarray) -> int:
+    """What `numbered` wrote, modulo 30."""
+    return round(float((image[20:40].mean(axis=(0, 2)) > 120).sum()) / 10) - 1
+
+
+@pytest.fixture
+def portrait(hopper: np.ndarray) -> Actor:
+    return Actor(*films.cast(hopper, face_height=110), lambda t: (60 + 40 * t, 30, 1.0))
+
+
+@pytest.fixture
+def clip(tmp_path: Path, portrait: Actor) -> Path:
+    """Two thirds of a second of a moving portrait, with sound."""
+    frames = (films.screen([portrait], number / 15, SIZE) for number in range(10))
+    return films.write(tmp_path / "clip.mp4", frames, rate=15, sound_s=2 / 3)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tiny_model: Path):
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit:
+            cli.main([*map(str, arguments), "--model", str(tiny_model), "--min-face", "60"])
+        printed = capsys.readouterr()
+        return int(exit.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "avi"])
+def test_every_frame_at_its_time(tmp_path: Path, suffix: str) -> None:
+    codec = "mpeg4" if suffix == "avi" else "libx264"
+    path = films.write(tmp_path / f"v.{suffix}", numbered(20), rate=25, codec=codec)
+    with Video(path) as video:
+        frames = list(video.frames())
+        assert [number_of(frame.image) for frame in frames] == list(range(20))
+        assert [frame.number for frame in frames] == list(range(20))
+        start = frames[0].time_s
+        times = [frame.time_s - start for frame in frames]
+        assert times == pytest.approx([number / 25 for number in range(20)], abs=0.001)  # Matroska counts whole ms
+        assert video.problems == []
+
+
+def test_variable_frame_rate_keeps_its_times(tmp_path: Path) -> None:
+    times = [0, 0.04, 0.5, 0.51, 0.9, 2.0, 2.03]
+    path = films.write(tmp_path / "v.mp4", numbered(7), times=times)
+    with Video(path) as video:
+        assert [frame.time_s for frame in video.frames()] == pytest.approx(times, abs=1e-4)
+    with Video(path) as video:
+        assert [frame.number for frame in video.frames(Pace(fps=2))] == [0, 2, 5]
+    with Video(path) as video:
+        assert [frame.number for frame in video.frames(Pace(every=3))] == [0, 3, 6]
+
+
+def test_fps_does_not_drift(tmp_path: Path) -> None:
+    path = films.write(tmp_path / "v.mp4", numbered(90), rate=30)
+    with Video(path) as video:
+        assert [frame.number for frame in video.frames(Pace(fps=7.5))] == list(range(0, 90, 4))
+    with Video(path) as video:
+        assert len(list(video.frames(Pace(fps=60)))) == 90
+
+
+@pytest.mark.parametrize(
+    ("every", "fps", "smoothing"), [(0, None, 0), (2, 3.0, 0), (1, 0.0, 0), (1, float("nan"), 0), (1, None, -1)]
+)
+def test_paces_that_mean_nothing(every: int, fps: float | None, smoothing: float) -> None:
+    with pytest.raises(UsageError, match="every is"):
+        Pace(every, fps, smoothing)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_rotation_metadata_turns_the_picture_upright(tmp_path: Path, turns: int) -> None:
+    """turns: by how many right angles clockwise a player shows the stored picture turned (ISO 14496-12, tkhd)."""
+    path = films.write(tmp_path / "v.mp4", numbered(2))
+    cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][turns]
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 40
+    entries = [cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30]
+    data[matrix : matrix + 36] = b"".join(entry.to_bytes(4, "big", signed=True) for entry in entries)
+    path.write_bytes(data)
+    with Video(path) as video:
+        image = next(video.frames()).image
+    assert image.shape[:2] == (SIZE if turns % 2 else SIZE[::-1])
+    corner = {0: image[:20, :5], 1: image[:5, -20:], 2: image[-20:, -5:], 3: image[-5:, :20]}[turns]
+    assert corner.mean() > 150 and image.mean() < 80
+
+
+def test_damage_in_the_middle_costs_only_what_is_damaged(tmp_path: Path) -> None:
+    path = films.write(tmp_path / "v.mkv", numbered(120), rate=30)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 400] = bytes(400)
+    path.write_bytes(data)
+    with Video(path) as video:
+        times = [frame.time_s for frame in video.frames()]
+    assert len(times) >= 60 and times[0] == 0 and times[-1] > 3.9
+    assert all(a <= b for a, b in itertools.pairwise(times))
+    assert len(video.problems) == 1 and "cannot be decoded properly, the first at" in video.problems[0]
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_truncated_video_gives_all_there_is_and_says_where_it_ends(tmp_path: Path, suffix: str) -> None:
+    options = {"movflags": "faststart"} if suffix == "mp4" else {}
+    path = films.write(tmp_path / f"v.{suffix}", numbered(150), rate=30, options=options)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with Video(path) as video:
+        frames = list(video.frames())
+    assert 50 <= len(frames) <= 120
+    assert [number_of(frame.image) for frame in frames[:40]] == [number % 30 for number in range(40)]
+    assert any(f"it ends at {frames[-1].time_s:.2f} s of the 5.00 s" in problem for problem in video.problems)
+
+
+@pytest.mark.slow
+def test_no_mutant_hangs_or_escapes(tmp_path: Path) -> None:
+    """Bytes changed at random: frames and problems, or a VideoError; never anything else."""
+    original = films.write(tmp_path / "v.mp4", numbered(12)).read_bytes()
+    random, opened = np.random.default_rng(0), 0
+    for _ in range(60):
+        data = bytearray(original)
+        for place in random.integers(0, len(data), random.integers(1, 30)):
+            data[place] = random.integers(0, 256)
+        path = tmp_path / "mutant.mp4"
+        path.write_bytes(data[: random.integers(len(data) // 2, len(data) + 1)])
+        try:
+            with Video(path) as video:
+                times = [frame.time_s for frame in video.frames()]
+            assert times == sorted(times)
+            opened += 1
+        except VideoError as error:
+            assert str(path) in str(error)
+    assert opened > 5
+
+
+def test_what_is_no_video_is_named(tmp_path: Path) -> None:
+    sound = tmp_path / "sound.mp4"
+    with av.open(str(sound), "w") as container:
+        stream = container.add_stream("aac", rate=44_100, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4410), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44_100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    (tmp_path / "text.mp4").write_text("no video")
+    for path, words in (
+        (sound, "no pictures"),
+        (tmp_path / "text.mp4", "cannot be opened"),
+        (tmp_path / "absent.mp4", "no such file"),
+        (tmp_path, "not a regular file"),
+    ):
+        with pytest.raises(VideoError, match=words):
+            Video(path)
+    with pytest.raises(VideoError, match="megapixels a frame"):
+        Video(films.write(tmp_path / "v.mp4", numbered(2)), max_pixels=100)
+
+
+def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    with pytest.raises(UsageError, match=r"mien\[video\]"):
+        Video(tmp_path / "v.mp4")
+
+
+def test_read_video_is_a_generator_of_tracked_readings(clip: Path, tiny_model: Path) -> None:
+    reader = mien.Reader(tiny_model, min_face=60)
+    readings = mien.read_video(clip, reader=reader)
+    first = next(readings)
+    assert (first.source, first.frame, first.time_s, first.width, first.height) == (str(clip), 0, 0.0, *SIZE)
+    rest = list(readings)
+    assert [reading.frame for reading in rest] == list(range(1, 10))
+    assert {face.track for reading in [first, *rest] for face in reading} == {1}
+    assert [reading.frame for reading in mien.read_video(clip, reader=reader, every=4)] == [0, 4, 8]
+    with pytest.raises(UsageError, match="choose one"):
+        mien.read_video(clip, reader=reader, every=2, fps=3)
+
+
+def test_read_video_warns_of_damage(clip: Path, tiny_model: Path) -> None:
+    broken = films.write(clip.with_name("b.mkv"), numbered(90), rate=30)
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len(list(mien.read_video(broken, reader=mien.Reader(tiny_model, detector="whole")))) > 20
+    assert any("it ends at" in str(one.message) for one in caught)
+
+
+def test_read_writes_tables_timelines_and_the_copy(run, clip: Path, tmp_path: Path) -> None:
+    status, printed, errors = run("read", clip, "-o", tmp_path / "out")
+    assert (status, errors) == (0, "") and "10 frames" in printed
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == ["annotated.mp4", "faces.csv", "timeline-1.png", "tracks.csv"]
+    table = rows(out / "faces.csv")
+    assert tuple(table[0]) == tables.FRAME_COLUMNS
+    assert [row["frame"] for row in table] == [str(number) for number in range(10)]
+    assert [float(row["time_s"]) for row in table] == pytest.approx([number / 15 for number in range(10)], abs=1e-4)
+    assert {row["track"] for row in table} == {"1"}
+    for prefix in ("p_", "s_"):
+        assert sum(float(table[5][prefix + name]) for name in mien.EXPRESSIONS) == pytest.approx(1, abs=1e-4)
+    (track,) = rows(out / "tracks.csv")
+    assert (track["track"], track["frames"], float(track["first_s"])) == ("1", "10", 0.0)
+    assert float(track["last_s"]) == pytest.approx(0.6, abs=1e-4) and 0 < float(track["share"]) <= 1
+    assert sum(float(track[f"mean_{name}"]) for name in mien.EXPRESSIONS) == pytest.approx(1, abs=1e-4)
+    dominant = [row["smoothed_expression"] for row in table]
+    assert track["expression"] == max(set(dominant), key=dominant.count)
+
+
+def test_the_copy_keeps_times_and_sound_and_shows_boxes(run, clip: Path, tmp_path: Path) -> None:
+    run("read", clip, "-o", tmp_path / "out")
+    copy = tmp_path / "out" / "annotated.mp4"
+    with av.open(str(copy)) as one, av.open(str(clip)) as other:
+        assert one.streams.video[0].codec_context.name == "h264"
+        sounds = [[bytes(packet) for packet in source.demux(audio=0) if packet.size] for source in (one, other)]
+        assert sounds[0] == sounds[1] and len(sounds[0]) > 20
+    with Video(copy) as one, Video(clip) as other:
+        pairs = list(zip(one.frames(), other.frames(), strict=True))
+    assert [a.time_s for a, _ in pairs] == pytest.approx([b.time_s for _, b in pairs], abs=1e-3)
+    factor = pairs[0][0].image.shape[0] / SIZE[1]  # small pictures are enlarged
+    row = rows(tmp_path / "out" / "faces.csv")[5]
+    x, y, width, height = (factor * float(row[name]) for name in ("x", "y", "width", "height"))
+    original = np.asarray(Image.fromarray(pairs[5][1].image).resize(pairs[5][0].image.shape[1::-1]), int)
+    changed = np.abs(np.asarray(pairs[5][0].image, int) - original).sum(axis=2)
+    edge = changed[round(y) - 2 : round(y) + 5, round(x + 0.3 * width) : round(x + 0.7 * width)]
+    inside = changed[round(y + 0.4 * height) : round(y + 0.6 * height), round(x + 0.4 * width) : round(x + 0.6 * width)]
+    assert edge.mean() > 3 * inside.mean()
+
+
+def test_sound_that_mp4_cannot_carry_goes_into_matroska(run, tmp_path: Path) -> None:
+    path = tmp_path / "v.avi"
+    with av.open(str(path), "w") as container:
+        pictures, sound = (
+            container.add_stream("mpeg4", rate=15),
+            container.add_stream("pcm_s16le", rate=8000, layout="mono"),
+        )
+        pictures.pix_fmt, pictures.width, pictures.height = "yuv420p", *SIZE
+        for image in numbered(6):
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(pictures.encode(None))
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 3200), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    status, _, errors = run("read", path, "-o", tmp_path / "out")
+    assert (status, errors) == (0, "")
+    with av.open(str(tmp_path / "out" / "annotated.mkv")) as copy:
+        assert copy.streams.audio[0].codec_context.name == "pcm_s16le"
+
+
+def test_options_of_reading_a_video(run, clip: Path, tmp_path: Path) -> None:
+    status, _, _ = run("read", clip, "-o", tmp_path / "a", "--every", 4, "--no-annotate", "--smoothing", 0)
+    assert status == 0 and not (tmp_path / "a" / "annotated.mp4").exists()
+    table = rows(tmp_path / "a" / "faces.csv")
+    assert [row["frame"] for row in table] == ["0", "4", "8"]
+    assert all(row["p_happy"] == row["s_happy"] for row in table)
+    status, _, _ = run("read", clip, "-o", tmp_path / "b", "--fps", 5, "--format", "parquet", "--no-annotate")
+    import pyarrow.parquet
+
+    assert pyarrow.parquet.read_table(tmp_path / "b" / "faces.parquet")["frame"].to_pylist() == [0, 3, 6, 9]
+    status, printed, _ = run("read", clip)
+    assert status == 0 and "10 frames" in printed and "track" in printed
+
+
+def test_several_videos_get_a_folder_each_and_a_bad_one_does_not_stop(run, clip: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    status, _, errors = run("read", bad, clip, "-o", tmp_path / "out", "--every", 5, "--no-annotate")
+    assert status == 1 and errors.startswith(f"mien: {bad}: cannot be opened as a video")
+    assert len(rows(tmp_path / "out" / "clip" / "faces.csv")) == 2
+
+
+def test_wrong_usage_with_videos(run, clip: Path, tmp_path: Path) -> None:
+    for arguments, words in (
+        (["read", clip, tmp_path / "a.png"], "two commands"),
+        (["read", clip, "--json"], "--format jsonl"),
+        (["read", clip, "--every", 2, "--fps", 2], "choose one"),
+        (["read", clip, "-o", tmp_path / "o", "--format", "xlsx"], "csv, jsonl, parquet"),
+    ):
+        status, _, errors = run(*arguments)
+        assert status == 2 and words in errors
+
+
+def test_a_frame_without_a_face_is_a_row(run, tmp_path: Path) -> None:
+    path = films.write(tmp_path / "v.mp4", numbered(3))
+    status, printed, _ = run("read", path, "-o", tmp_path / "out", "--no-annotate")
+    assert status == 0 and "no face" in printed
+    assert [row["status"] for row in rows(tmp_path / "out" / "faces.csv")] == ["no face"] * 3
+    assert rows(tmp_path / "out" / "tracks.csv") == []
+
+
+class Still:
+    """Finds the same face in every frame, at no cost."""
+
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        return [Detection((10.0, 10.0, 100.0, 100.0), 1.0, None)]
+
+
+@pytest.mark.parametrize(
+    "annotated", [pytest.param(False, marks=pytest.mark.slow), pytest.param(True, marks=pytest.mark.soak)]
+)
+def test_memory_does_not_grow_with_the_video(tmp_path: Path, tiny_model: Path, annotated: bool) -> None:
+    """The peak of 1,500 frames is no more than a few MB above what 150 frames took."""
+    path = films.write(tmp_path / "v.mp4", itertools.chain.from_iterable(numbered(30) for _ in range(50)), rate=30)
+    reader = mien.Reader(tiny_model, detector=Still())
+    process, taken = psutil.Process(os.getpid()), {}
+
+    def watch(done: int, total: int | None) -> None:
+        taken[done] = process.memory_info().rss
+
+    (tmp_path / "out").mkdir()
+    clip = clips.read_clip(path, reader, out=tmp_path / "out", annotated=annotated, progress=watch)
+    assert clip.frames == 1500
+    assert max(taken.values()) - taken[150] < 20e6
+
+
+@pytest.mark.slow
+def test_bundled_model_on_a_smile_in_a_video(run, shared, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    person = films.cast(images.load(shared("photos/obama.jpg")), face_height=120)
+    actor = Actor(*person, lambda t: (60 + 20 * t, 30, 1.0))
+    path = films.write(tmp_path / "v.mp4", (films.screen([actor], number / 15, SIZE) for number in range(15)), rate=15)
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["read", str(path), "-o", str(tmp_path / "out")])
+    assert not exit.value.code
+    (track,) = rows(tmp_path / "out" / "tracks.csv")
+    assert track["expression"] == "happy" and float(track["share"]) > 0.9

@@ -1,0 +1,87 @@
+"""Watching, with a video in the camera's place."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import films
+import mien
+from films import Actor
+from mien import cli, watch
+from mien.errors import VideoError
+from mien.video import Video
+
+
+@pytest.fixture
+def clip(tmp_path: Path, hopper: np.ndarray) -> Path:
+    """One second: nobody, then a portrait."""
+    actor = Actor(*films.cast(hopper, face_height=110), lambda t: (60, 30, 1.0) if t >= 0.5 else None)
+    frames = (films.screen([actor], number / 10, (320, 240)) for number in range(10))
+    return films.write(tmp_path / "clip.mp4", frames, rate=10)
+
+
+@pytest.fixture
+def reader(tiny_model: Path) -> mien.Reader:
+    return mien.Reader(tiny_model, min_face=60)
+
+
+def test_every_frame_is_read_and_paced(clip: Path, reader: mien.Reader) -> None:
+    ticks = iter(number / 20 for number in range(100))
+    with Video(clip) as source:
+        seen = list(watch.watch(source, reader, clock=lambda: next(ticks)))
+    assert [len(reading) for reading, _ in seen] == [0] * 6 + [1] * 4  # it is searched for in every third
+    assert [pace for _, pace in seen] == pytest.approx([20] * 10)
+
+
+def test_the_panel_shows_bars_for_each_face(clip: Path, reader: mien.Reader) -> None:
+    with Video(clip) as source:
+        *_, (reading, _) = watch.watch(source, reader)
+    output = io.StringIO()
+    Console(file=output, width=80).print(watch.panel(reading, 29.6))
+    text = output.getvalue()
+    assert "320 x 240 px  30 frames/s" in text and "face 1" in text
+    (face,) = reading.tracked
+    for name, value in face.smoothed.items():
+        (line,) = [line for line in text.splitlines() if line.strip().startswith(name)]
+        assert line.count("█") == round(value * watch.BAR) and line.rstrip().endswith(f"{value:.0%}")
+
+
+def test_the_panel_says_when_nobody_is_there(clip: Path, reader: mien.Reader) -> None:
+    with Video(clip) as source:
+        reading, pace = next(watch.watch(source, reader))
+    output = io.StringIO()
+    Console(file=output, width=80).print(watch.panel(reading, pace))
+    assert "no face" in output.getvalue() and watch.line(reading) == "no face"
+
+
+def test_from_the_command_line(clip: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["watch", "--camera", str(clip), "--model", str(tiny_model), "--min-face", "60"])
+    assert not exit.value.code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "0.00 s: no face" and lines[1].startswith("0.60 s: face 1 ") and lines[-1] == "10 frames read"
+
+
+def test_ctrl_c_stops_cleanly(clip: Path, reader: mien.Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(reading: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch, "line", interrupt)
+    with Video(clip) as source:
+        assert watch.show(source, reader) == 1
+
+
+def test_cameras_have_a_name_on_each_platform() -> None:
+    assert watch.device(2, "linux") == ("v4l2", "/dev/video2")
+    assert watch.device(0, "darwin") == ("avfoundation", "0")
+    assert watch.device(0, "win32") == ("vfwcap", "0")
+
+
+def test_an_absent_camera_says_what_to_check() -> None:
+    with pytest.raises(VideoError, match=r"camera 77: .*plugged in"):
+        watch.open_camera("77")
+    with pytest.raises(VideoError, match="no such file"):
+        watch.open_camera("absent.mp4")

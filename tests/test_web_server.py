@@ -1,0 +1,146 @@
+"""`mien serve` as a process: what it refuses, what it leaves behind (nothing), how it stops."""
+
+import socket
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from mutants import encode
+from serving import START, Served, as_process, pictures, start
+
+pytestmark = pytest.mark.slow  # servers, workers and their limits take seconds
+
+TOKEN = "a-token-of-the-tests"
+WATCH_WRITES = """
+import os, sys
+def watch(event, arguments):
+    if event == "open":
+        path, mode, flags = arguments
+        if path != os.devnull and (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            print("WROTE", path, mode, flags, file=sys.stderr, flush=True)
+    elif event in ("os.mkdir", "tempfile.mkstemp", "os.rename", "shutil.copyfile", "subprocess.Popen"):
+        print("WROTE", event, arguments, file=sys.stderr, flush=True)
+sys.dont_write_bytecode = True
+sys.addaudithook(watch)
+"""
+
+
+def head(served: Served, length: int) -> bytes:
+    return (
+        f"POST /v1/read HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nConnection: close\r\n"
+        f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()
+
+
+def body(picture: bytes) -> bytes:
+    name = b'--x\r\nContent-Disposition: form-data; name="p"; filename="a.png"\r\n\r\n'
+    return name + picture + b"\r\n--x--\r\n"
+
+
+def test_the_watch_sees_a_write(tmp_path: Path, tiny_model: Path) -> None:
+    """The next test means something: a spooled upload, as FastAPI would make it, is seen."""
+    spool = "import tempfile; f = tempfile.SpooledTemporaryFile(10); f.write(bytes(20))\n"
+    with as_process(tiny_model, code=WATCH_WRITES + spool, environment={"TMPDIR": str(tmp_path)}) as served:
+        assert "WROTE" in served.stop()[2]
+
+
+def test_nothing_is_written_and_nothing_logged(tmp_path: Path, tiny_model: Path, hopper: np.ndarray) -> None:
+    large = encode(Image.fromarray(hopper).resize((1400, 1640)), "BMP")
+    assert len(large) > 6_000_000  # far beyond the megabyte from which FastAPI spools
+    damaged = encode(Image.fromarray(hopper), "TIFF")[:-5000]
+    files = pictures(("secret-a.bmp", large), ("secret-b.tif", damaged), ("secret-c.jpg", b"nonsense"))
+    with as_process(tiny_model, code=WATCH_WRITES, environment={"TMPDIR": str(tmp_path)}) as served:
+        answer = httpx.post(f"{served.url}/v1/read", files=files, timeout=START, trust_env=False)
+        assert [row["status"][:5] for row in answer.json()] == ["ok", "error", "error"]
+        refused = httpx.post(f"{served.url}/v1/read", files=files[1:], timeout=START, trust_env=False)
+        assert refused.status_code == 422
+        assert served.stop() == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_finishes_what_was_taken_then_exits_0(tiny_model: Path) -> None:
+    content = body(encode(Image.new("RGB", (640, 480)), "PNG"))
+    with as_process(tiny_model) as served:
+        with connected(served) as connection:
+            connection.sendall(head(served, len(content)) + content[:100])
+            wait_until_taken(served)
+            served.process.terminate()
+            wait_until_closed(served.port)
+            connection.sendall(content[100:])
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 200") and b'"no face"' in answer
+        assert served.process.wait(20) == 0
+
+
+def connected(served: Served) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", served.port), timeout=START)
+
+
+def wait_until_taken(served: Served) -> None:
+    for _ in range(200):
+        metrics = httpx.get(f"{served.url}/metrics", timeout=START, trust_env=False).text
+        if "mien_requests_under_way 1\n" in metrics:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the request was not taken")
+
+
+def wait_until_closed(port: int) -> None:
+    """Until new connections are refused."""
+    for _ in range(400):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the server still accepts connections")
+
+
+@pytest.mark.slow
+def test_sigterm_waits_no_longer_than_the_time_limit(tiny_model: Path) -> None:
+    """A client that never finishes its upload cannot keep the server alive."""
+    with as_process(tiny_model, "--seconds", "2") as served, connected(served) as connection:
+        connection.sendall(head(served, 5000) + b"--x\r\n")
+        wait_until_taken(served)
+        begin = time.monotonic()
+        assert served.stop() == (0, "", "")
+        assert time.monotonic() - begin < 8
+        assert b" 408 " in connection.recv(100)
+
+
+def test_the_token_is_asked_for(tiny_model: Path) -> None:
+    options = ("--host", "0.0.0.0", "--name", "pc.example")
+    with as_process(tiny_model, *options, environment={"MIEN_TOKEN": TOKEN}) as served:
+        url = f"http://127.0.0.1:{served.port}/v1/model"
+        ours = {"Host": "pc.example", "Authorization": f"Bearer {TOKEN}"}
+        statuses = [httpx.get(url, headers=headers, trust_env=False).status_code for headers in (
+            ours, {}, ours | {"Authorization": "Bearer wrong"}, ours | {"Host": "other.example"},
+        )]  # fmt: skip
+        assert statuses == [200, 401, 401, 403]
+
+
+@pytest.mark.parametrize(("options", "reason"), [
+    (("--host", "0.0.0.0"), "set MIEN_TOKEN"),
+    (("--detector", "nonsense"), "unknown detector"),
+])  # fmt: skip
+def test_refuses_to_start(tiny_model: Path, options: tuple[str, ...], reason: str) -> None:
+    process = start(tiny_model, *options)
+    out, err = process.communicate(timeout=START)
+    assert process.returncode == 2 and out == "" and err.startswith("mien: ") and reason in err
+
+
+def test_a_port_that_is_taken(tiny_model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = start(tiny_model, "--port", str(taken.getsockname()[1]))
+        _, err = process.communicate(timeout=START)
+    assert process.returncode == 2 and "choose another --host or --port" in err
+
+
+def test_without_the_extra(tiny_model: Path) -> None:
+    process = start(tiny_model, code="import sys; sys.modules['fastapi'] = None")
+    _, err = process.communicate(timeout=START)
+    assert process.returncode == 2 and 'pip install "mien[serve]"' in err

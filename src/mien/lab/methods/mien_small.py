@@ -39,10 +39,11 @@ _BUNDLED = Recipe(
     schedule="cosine",
     warmup=0.05,
     batch=128,
-    epochs=48,
+    epochs=60,
     ema=0.998,
-    sizes=((0.0, 32), (0.5, 40), (0.8, 48)),
+    sizes=((0.0, 32), (0.35, 40), (0.75, 48)),
     label_rule="joint",
+    precision="bfloat16",
 )
 
 METHOD = Method(

@@ -21,7 +21,7 @@ class MienSmall:
     """widths: channels of the stages. depths: convolutions per stage. dropout: before the heads. second_head: add FER-2013's
     seven classes as the head "fer2013" (a network with k embeddings has one head only)."""
 
-    widths: tuple[int, ...] = (32, 64, 128, 256)
+    widths: tuple[int, ...] = (48, 96, 192, 384)
     depths: tuple[int, ...] = (1, 2, 2, 2)
     dropout: float = 0.3
     second_head: bool = True

@@ -33,8 +33,11 @@ RESULT = Path(__file__).parent / "results" / "bundled.json"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True)
-    model = Classifier(bundled_model(), threads=1)
-    root = parser.parse_args().root
+    parser.add_argument("--model", type=Path, default=bundled_model())
+    parser.add_argument("--results", type=Path, default=RESULT.parent)
+    options = parser.parse_args()
+    model = Classifier(options.model, threads=1)
+    every_core = Classifier(options.model, threads=os.cpu_count() or 1)
     found: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
         "file": model.path.name,
@@ -43,10 +46,10 @@ def main() -> None:
         "card": json.loads(model.card.to_json()),
         "machine": {"processor": processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0], **versions()},
         "speed": speed(model),
-        "public_test": {name: measured(model, name, root) for name in ("fer2013", "ferplus")},
+        "public_test": {name: measured(every_core, name, options.root) for name in ("fer2013", "ferplus")},
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    options.results.mkdir(exist_ok=True)
+    (options.results / RESULT.name).write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     for name, result in found["public_test"].items():
         line = ", ".join(f"{view} {100 * result['views'][view]['accuracy']:.2f} %" for view in VIEWS)
         print(f"{name}: {result['n']} rows: {line}; ECE {100 * result['ece_cross_fitted']:.2f} % cross-fitted")

@@ -22,7 +22,7 @@ import skimage.data
 from PIL import Image, ImageEnhance, ImageFilter
 
 from mien import demo, images
-from mien.faces.detect import Detection
+from mien.faces.detect import Box, Detection
 from mien.faces.mtcnn import SCALE_STEP, THRESHOLDS, Mtcnn
 
 FACELESS = ("coffee", "chelsea", "rocket", "page", "text", "coins", "moon", "brick", "grass", "gravel", "retina",
@@ -57,9 +57,10 @@ def views(photos: Path | None) -> list[View]:
     return known + [View(name, images.load(getattr(skimage.data, name)()), None, 0) for name in FACELESS]
 
 
-def copies(name: str, image: np.ndarray) -> Iterator[View]:
-    """The portrait and its degradations; the known face is the best of the plain picture at stock settings."""
-    x1, y1, x2, y2 = max(Mtcnn(min_face=80).detect(image), key=lambda face: face.score).box
+def copies(name: str, image: np.ndarray, box: Box | None = None) -> Iterator[View]:
+    """The portrait and its degradations. box: of the known face; by default the best of the plain picture at stock
+    settings."""
+    x1, y1, x2, y2 = box or max(Mtcnn(min_face=80).detect(image), key=lambda face: face.score).box
     centre, height = np.array([x1 + x2, y1 + y2]) / 2, y2 - y1
     picture = Image.fromarray(image)
     for kind, copy in degraded(picture, height).items():

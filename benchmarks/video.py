@@ -40,6 +40,11 @@ BUSY = 0.5  # of load average: what else ran is more than noise from here on
 
 def frames(seconds: float) -> Iterator[np.ndarray]:
     """RGB uint8 (720, 1280, 3): the portrait on its way across."""
+    return (image for image, _ in scenes(seconds))
+
+
+def scenes(seconds: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same frames, each with its face's box, xyxy px."""
     portrait = images.load(demo.photograph())
     (face,) = Mtcnn().detect(portrait)
     scale = FACE / (face.box[3] - face.box[1])
@@ -50,8 +55,9 @@ def frames(seconds: float) -> Iterator[np.ndarray]:
     for number in range(round(seconds * RATE)):
         canvas = Image.fromarray(shades.astype(np.uint8))
         share = number / (seconds * RATE)
-        canvas.paste(picture, (round(share * (SIZE[0] - picture.width)), round(60 + 40 * np.sin(9 * share))))
-        yield np.asarray(canvas)
+        corner = (round(share * (SIZE[0] - picture.width)), round(60 + 40 * np.sin(9 * share)))
+        canvas.paste(picture, corner)
+        yield np.asarray(canvas), np.array(face.box) * scale + np.tile(corner, 2)
 
 
 def compose(path: Path, seconds: float) -> int:

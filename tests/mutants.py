@@ -1,5 +1,6 @@
 """Hostile pictures: damaged, mislabelled and lying copies of a portrait, from a seed."""
 
+import functools
 import io
 import struct
 import zlib
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+BOMBS = (7100, 9000, 12_000)  # px of each side; 7,071 make 50 megapixels
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = ("jpg", "png", "webp", "bmp", "gif", "tif", "ppm", "heic", "avif", "txt", "mp4", "")
 
@@ -102,6 +104,12 @@ def _hostile_exif(data: bytes, random: np.random.Generator) -> bytes:
         return encode(picture.convert("RGB"), "JPEG", exif=block)
 
 
+def _bomb(data: bytes, random: np.random.Generator) -> bytes:
+    """More pixels than any limit allows, all of them there."""
+    return bomb(BOMBS[int(random.integers(len(BOMBS)))])
+
+
+@functools.cache
 def bomb(side: int) -> bytes:
     """A PNG of few bytes and side x side black pixels, made without holding them."""
     packer = zlib.compressobj(9)
@@ -129,4 +137,6 @@ KINDS: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
     "late flips again": _flip_late,
     "noise": _noise,
     "mislabelled again": _mislabel,
+    "bomb": _bomb,
+    "appended again": _append,
 }

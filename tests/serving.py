@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 START = 60  # s
 
@@ -35,6 +36,15 @@ def in_thread(app: Any, **options: Any) -> Iterator[httpx.Client]:
         server.should_exit = True
         thread.join()
         listening.close()
+
+
+def peak_memory(process: psutil.Process) -> int:
+    """Bytes that the process held at most (Linux), else now."""
+    status = Path(f"/proc/{process.pid}/status")
+    if not status.exists():
+        return int(process.memory_info().rss)
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def pictures(*files: tuple[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:

@@ -61,9 +61,3 @@ def test_ferplus_columns() -> None:
     assert [e.canonical(name) for name in e.FERPLUS_COLUMNS[:8]] == [
         "neutral", "happy", "surprise", "sad", "anger", "disgust", "fear", "contempt",
     ]  # fmt: skip
-
-
-def test_canonical_order_sorts_and_refuses_repeats() -> None:
-    assert e.canonical_order(["angry", "joy", "neutral"]) == ("neutral", "happy", "anger")
-    with pytest.raises(LabelError, match="twice: anger"):
-        e.canonical_order(["angry", "anger"])

@@ -99,6 +99,19 @@ def test_no_face_is_an_empty_list(detector: Mtcnn, shape: tuple[int, int]) -> No
     assert detector.detect(noise) == []
 
 
+@pytest.mark.parametrize("shape", [(12, 12), (13, 40), (61, 60), (301, 378)])
+@pytest.mark.parametrize("strip", [1, 5_000, 40_000])
+def test_large_copies_in_strips_give_the_same_windows(
+    detector: Mtcnn, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], strip: int
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
+    corrections, scores = detector._windows(pixels)
+    monkeypatch.setattr(mtcnn, "STRIP", strip)
+    in_strips = detector._windows(pixels)
+    np.testing.assert_allclose(in_strips[0], corrections, atol=1e-5)
+    np.testing.assert_allclose(in_strips[1], scores, atol=1e-5)
+
+
 def test_refine_recovers_a_face_from_a_rough_box(detector: Mtcnn, hopper: np.ndarray) -> None:
     (found,) = detector.detect(hopper)
     x1, y1, x2, y2 = found.box

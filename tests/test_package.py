@@ -19,7 +19,8 @@ def test_the_wheel_holds_the_model_its_card_and_the_page_and_no_tests_or_data(tm
     assert sum(name.endswith(".onnx") for name in names) == 1
     assert "mien/models/MODEL_CARD.md" in names
     assert "mien/py.typed" in names
-    assert any(name.startswith("mien/web/") and name.endswith(".html") for name in names)
+    page = {f"mien/web/{path.name}" for path in (ROOT / "src/mien/web").iterdir() if path.is_file()}
+    assert page <= set(names) and {".html", ".css", ".js"} <= {Path(name).suffix for name in page}
     strange = [n for n in names if not n.startswith(("mien/", "mien-"))]
     strange += [n for n in names if n.endswith((".csv", ".png", ".jpg", ".xz", ".npz")) or "test" in n.lower()]
     assert strange == []

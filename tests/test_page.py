@@ -3,8 +3,6 @@
 import base64
 import csv
 import io
-import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 from PIL import Image
 
 import films
+from browser import open_chromium, requested
 from mien import tables
 from mien.draw import COLOURS
 from mien.reader import Reader
@@ -43,29 +42,12 @@ def camera_film(hopper: np.ndarray, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def chromium(camera_film: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """One browser for all tests, its profile new and its downloads in `chromium.downloads`."""
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not binary or not driver:
-        pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
-    from selenium.webdriver.chrome.service import Service
-
-    downloads = tmp_path_factory.mktemp("downloads")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (
-        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", "disable-dev-shm-usage", "window-size=1200,900",
-        f"user-data-dir={tmp_path_factory.mktemp('profile')}", "use-fake-device-for-media-stream",
-        "use-fake-ui-for-media-stream", f"use-file-for-fake-video-capture={camera_film}",
-    ):  # fmt: skip
-        options.add_argument(f"--{flag}")
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(driver))
-    browser.downloads = downloads
-    yield browser
-    browser.quit()
+    """One browser for all tests, with a camera that plays the film."""
+    flags = (
+        "use-fake-device-for-media-stream", "use-fake-ui-for-media-stream", f"use-file-for-fake-video-capture={camera_film}",
+    )  # fmt: skip
+    with open_chromium(tmp_path_factory.mktemp("chromium"), *flags) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +67,6 @@ def page(chromium: Any, address: str) -> Iterator[Any]:
     assert [entry["message"] for entry in chromium.get_log("browser")] == []
     asked = requested(chromium)
     assert asked and not [url for url in asked if not url.startswith((f"{address}/", f"blob:{address}/"))], asked
-
-
-def requested(browser: Any) -> list[str]:
-    """The addresses of all requests since the log was last read."""
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
 def find(browser: Any, selector: str) -> Any:

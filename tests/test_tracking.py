@@ -3,7 +3,7 @@ the whole detector runs."""
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +97,9 @@ def test_passing_close_needs_overlap(reader: mien.Reader, two) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-def test_half_a_minute_of_two_people_meeting_again_and_again(reader: mien.Reader, two) -> None:
+def test_half_a_minute_of_two_people_meeting_again_and_again(
+    reader: mien.Reader, two, record_property: Callable[[str, object], None]
+) -> None:
     """They pass each other every 5 s, the first one out of sight for 0.8 s each time, and change their size."""
 
     def first(t: float) -> tuple[float, float, float] | None:
@@ -105,7 +107,11 @@ def test_half_a_minute_of_two_people_meeting_again_and_again(reader: mien.Reader
 
     actors = [Actor(*two[0], first), Actor(*two[1], lambda t: (230 - 220 * math.cos(math.pi * t / 5), 100, 0.95))]
     readings = play(Follower(reader), actors, seconds=30)
-    assert [switches(numbers_of(actor, readings)) for actor in actors] == [0, 0]
+    found = [switches(numbers_of(actor, readings)) for actor in actors]
+    record_property("frames", len(readings))
+    record_property("meetings", 6)
+    record_property("identity switches", found)
+    assert found == [0, 0]
     assert len(numbers_of(actors[1], readings)) > 0.9 * len(readings)
 
 

@@ -4,9 +4,8 @@ import io
 import json
 import os
 import socket
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +17,12 @@ import pytest
 from PIL import Image
 
 from mutants import bomb, encode, mutants
-from serving import Served, as_process, pictures
+from serving import START, Served, as_process, peak_memory, pictures
 
 pytestmark = pytest.mark.slow  # servers, workers and their limits take seconds
 
 SOAK = [pytest.mark.soak, pytest.mark.timeout(3600)]
-SLOWEST = 5.0  # s to an answer
+SLOWEST = 5.0  # s of computing for an answer: a busy machine is no failure
 LARGEST = 1_000_000_000  # bytes of the server's memory
 PICTURE_STATUSES = {200, 413, 415, 422}
 
@@ -50,29 +49,37 @@ def small(hopper: np.ndarray) -> Image.Image:
 
 
 @pytest.mark.parametrize("count", [pytest.param(130, id="some"), pytest.param(2000, id="2000", marks=SOAK)])
-def test_mutants(served: Served, small: Image.Image, count: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mutants(
+    served: Served, small: Image.Image, count: int, record_property: Callable[[str, object], None]
+) -> None:
     seed = int(os.environ.get("MIEN_FUZZ_SEED", "0"))
     watch = Watch()
     process = psutil.Process(served.process.pid)
-    with httpx.Client(base_url=served.url, timeout=60, trust_env=False) as client:
+    with httpx.Client(base_url=served.url, timeout=START, trust_env=False) as client:
         for mutant in mutants(small, count, seed=seed):
+            before = sum(process.cpu_times()[:2])
             post(client, watch, mutant.kind, mutant.name, mutant.data)
-            watch.largest = max(watch.largest, process.memory_info().rss)
+            watch.slowest = max(watch.slowest, sum(process.cpu_times()[:2]) - before)
         searched = searched_pictures(client.get("/metrics").text)
+    watch.largest = peak_memory(process)
+    for name, value in {
+        "seed": seed,
+        "mutants": count,
+        "past decoding and through the detector": searched,
+        "answers": {str(status): number for status, number in sorted(by_status(watch).items())},
+        "slowest, s of computing": round(watch.slowest, 2),
+        "largest, MB": round(watch.largest / 1e6),
+    }.items():
+        record_property(name, value)
     assert watch.wrong == [] and watch.slowest < SLOWEST and watch.largest < LARGEST
     assert {status for _, status in watch.statuses} <= PICTURE_STATUSES
-    with capsys.disabled():
-        print(f"\n{count} mutants: {searched} searched for faces, {sorted(by_status(watch).items())}; "
-              f"slowest {watch.slowest:.2f} s, {watch.largest / 1e6:.0f} MB")  # fmt: skip
     assert searched >= count / 2 and by_status(watch)[415] and by_status(watch)[422]
     assert served.stop() == (0, "", "")
 
 
 def post(client: httpx.Client, watch: Watch, kind: str, name: str, data: bytes) -> None:
     """Send one picture and note the answer."""
-    start = time.monotonic()
     answer = client.post("/v1/read", files=pictures((name, data)))
-    watch.slowest = max(watch.slowest, time.monotonic() - start)
     watch.statuses[kind, answer.status_code] += 1
     content = answer.json()
     if answer.status_code == 200:
@@ -112,15 +119,6 @@ def test_bombs(served: Served) -> None:
     assert peak < LARGEST
 
 
-def peak_memory(process: psutil.Process) -> int:
-    """Bytes that the process held at most (Linux), else now."""
-    status = Path(f"/proc/{process.pid}/status")
-    if not status.exists():
-        return int(process.memory_info().rss)
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
-
-
 @pytest.mark.parametrize("count", [pytest.param(60, id="some"), pytest.param(2000, id="2000", marks=SOAK)])
 def test_broken_requests(tiny_model: Path, small: Image.Image, count: int) -> None:
     """Bytes of a whole request flipped, cut and put in, its head included: an HTTP answer or a closed connection, and
@@ -144,7 +142,7 @@ def check_broken(
                 content.decode()
             )  # an answer to what follows may stand behind it
             assert refusal["error"]["reason"], answer
-    assert exchange(served.port, whole).startswith(b"HTTP/1.1 200")
+    answers_again(served.port, whole)
     assert "500" not in statuses, statuses
     status, out, err = served.stop()
     assert (status, out) == (0, "")
@@ -178,9 +176,19 @@ def damaged(whole: bytes, random: np.random.Generator) -> bytes:
     return bytes(changed)
 
 
+def answers_again(port: int, whole: bytes) -> None:
+    """A sound request is answered. On a busy machine the server's three seconds may pass first, with a 503 or 408."""
+    for _ in range(20):
+        answer = exchange(port, whole)
+        if answer.startswith(b"HTTP/1.1 200"):
+            return
+        assert answer[9:12] in (b"503", b"408"), answer
+    raise AssertionError("none of 20 sound requests was answered")
+
+
 def exchange(port: int, sent: bytes) -> bytes:
     """Send, and take what is answered until the connection is closed."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=START) as connection:
         try:
             connection.sendall(sent)
             received = io.BytesIO()

@@ -88,6 +88,9 @@ def test_a_path_of_ones_own(detector: Yunet, hopper: np.ndarray, tmp_path: Path)
     copy.write_bytes(yunet.weights().read_bytes())
     plain.write_bytes(yunet.folded(copy))
     assert Yunet(copy).detect(hopper) == Yunet(plain).detect(hopper) == detector.detect(hopper)
+    assert detect.load(f"yunet:{plain}").detect(hopper) == detector.detect(hopper)
+    with pytest.raises(DetectorError, match="no such file"):
+        detect.load(f"yunet:{tmp_path / 'absent.onnx'}")
 
 
 def test_the_package_is_never_imported(detector: Yunet) -> None:

@@ -88,7 +88,12 @@ class CropSpec:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """The whole card. See design: "The card" in CONTRIBUTING.md."""
+    """The whole card. See design: "The card" in CONTRIBUTING.md.
+
+    views: what one run of the graph looks at: "single", or e.g. "flip, mean of probabilities" (the picture and its mirror
+    image; the temperatures are then fitted for the mean). weights: how the file stores them, float32, float16 or int8.
+    Cards written before there was a choice lack both: single and float32.
+    """
 
     heads: Mapping[str, Head]
     default_head: str
@@ -99,6 +104,8 @@ class ModelCard:
     commit: str
     licence: str
     schema: int = SCHEMA
+    views: str = "single"
+    weights: str = "float32"
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -146,6 +153,7 @@ class ModelCard:
             input=InputSpec(**{**spec, "mean": tuple(spec["mean"]), "std": tuple(spec["std"])}),
             crop=CropSpec(template, float(data["crop"]["margin"])),
             **{key: data[key] for key in ("method", "seed", "commit", "licence", "schema")},
+            **{key: data[key] for key in ("views", "weights") if key in data},
         )
 
 

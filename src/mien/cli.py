@@ -4,13 +4,14 @@ Exit status: 0 all read, 1 some failed, 2 wrong usage.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import mien
-from mien import images
+from mien import images, storage
 from mien.errors import ImageError, MienError, ModelError, UsageError
 from mien.faces.detect import MIN_FACE, NAMES
 from mien.pace import SMOOTHING_S, Pace
@@ -19,6 +20,7 @@ from mien.worker import Settings
 if TYPE_CHECKING:
     from mien.reader import Face, Reader, Reading
 
+ENGINES = ("local", "ray")  # of a folder job
 _EPILOG = "An expression is what a face shows, not what a person feels."
 
 
@@ -71,11 +73,14 @@ def read(
     ],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON array, a row for each face.")] = False,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option("-o", "--out", metavar="DIR", help="Write faces.csv and annotated copies into this folder."),
     ] = None,
     detector: Annotated[
-        str, typer.Option(metavar="NAME", help="mtcnn finds faces; whole takes each picture for one; yunet is faster.")
+        str,
+        typer.Option(
+            metavar="NAME", help="mtcnn finds faces; whole takes each picture for one; yunet (or yunet:FILE) is faster."
+        ),
     ] = NAMES[0],
     model: Annotated[
         Path | None, typer.Option(metavar="FILE", help="An .onnx file that mien exported, instead of the bundled one.")
@@ -94,6 +99,13 @@ def read(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Reading processes for a folder or list; default: one for each core.")
     ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="local|ray", help="Of a folder or list: processes of this machine, or a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Of the Ray cluster's head; default: a Ray of this machine's cores."),
+    ] = None,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Of a video, read every N-th frame.")] = 1,
     fps: Annotated[float | None, typer.Option(metavar="F", help="Of a video, read F frames a second.")] = None,
     smoothing: Annotated[
@@ -103,24 +115,31 @@ def read(
 ) -> None:
     """Find the faces in pictures or videos and read their expressions.
 
-    A folder or list with -o is a job: it is read in parallel, and after an interruption the same command goes on. A
-    video gives tables of its frames and its tracks, a timeline of each track and an annotated copy with its sound.
+    A folder or list with -o is a job: it is read in parallel, and after an interruption the same command goes on. With
+    --engine ray the paths and DIR may be URLs (s3://, gs://, hdfs:// ...) that fsspec has a driver for.
+    A video gives tables of its frames and its tracks, a timeline of each track and an annotated copy with its sound.
     """
     from mien.reader import Reader
 
+    folder = _place(out, engine=engine, address=address)
+    if engine == "ray":
+        settings = Settings(None if model is None else str(model), detector, min_face, abstain_below)
+        if not _read_on_ray(paths, out, settings=settings, format=format, workers=workers, address=address, json=json):
+            raise typer.Exit(1)
+        return
     if any(map(images.is_video, paths)):
         reader = Reader(model, detector=detector, min_face=min_face, threads=threads, abstain_below=abstain_below)
         pace = Pace(every, fps, smoothing)
-        if not _read_videos(paths, reader, out=out, pace=pace, annotate=annotate, format=format, json=json):
+        if not _read_videos(paths, reader, out=folder, pace=pace, annotate=annotate, format=format, json=json):
             raise typer.Exit(1)
         return
     pictures = images.gather(paths)
-    if out and any(map(images.stands_for_many, paths)):
+    if folder and any(map(images.stands_for_many, paths)):
         settings = Settings(None if model is None else str(model), detector, min_face, abstain_below)
-        good = _read_folder(pictures, out, settings=settings, format=format, workers=workers, json=json)
+        good = _read_folder(pictures, folder, settings=settings, format=format, workers=workers, json=json)
     else:
         reader = Reader(model, detector=detector, min_face=min_face, threads=threads, abstain_below=abstain_below)
-        good = _read_all(pictures, reader, out=out, json=json)
+        good = _read_all(pictures, reader, out=folder, json=json)
     if not good:
         raise typer.Exit(1)
 
@@ -168,6 +187,43 @@ def _read_folder(
     except KeyboardInterrupt:
         job_cli.interrupted(out)
         raise typer.Exit(130) from None  # as a shell reports Ctrl-C
+
+
+def _place(out: str | None, *, engine: str, address: str | None) -> Path | None:
+    """The folder that -o names, as a path. Raises UsageError for an unknown engine and for what only Ray does."""
+    if engine not in ENGINES:
+        raise UsageError(f"unknown engine {engine!r}: expected one of {', '.join(ENGINES)}")
+    if engine == "local" and address is not None:
+        raise UsageError(f"--address {address} is a Ray cluster's: add --engine ray")
+    if engine == "local" and storage.is_url(out or ""):
+        raise UsageError(f"-o {out} is a URL: add --engine ray, or name a folder")
+    return None if out is None else Path(out)
+
+
+def _read_on_ray(
+    paths: list[str],
+    out: str | None,
+    *,
+    settings: Settings,
+    format: str,
+    workers: int | None,
+    address: str | None,
+    json: bool,
+) -> bool:
+    """Run a job on a Ray cluster; whether all could be read."""
+    from mien import job_cli, ray_engine
+
+    if out is None or json:
+        raise UsageError("--engine ray runs a job: name a folder or URL with -o, and leave out --json (--format jsonl)")
+    place = out if storage.is_url(out) else _folder(Path(out))
+    engine = partial(ray_engine.tables, address=address)
+    try:
+        return job_cli.read_folder(
+            storage.gather(paths), place, settings=settings, format=format, workers=workers, engine=engine
+        )
+    except KeyboardInterrupt:
+        job_cli.interrupted(place)
+        raise typer.Exit(130) from None
 
 
 def _read_videos(

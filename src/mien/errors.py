@@ -37,5 +37,13 @@ class DataError(MienError):
     """A dataset that is absent, incomplete, or not what its owner ships."""
 
 
+class RankError(MienError):
+    """A training over several processes lost one of them, or did not get them together."""
+
+
 class UsageError(MienError):
     """A call that cannot mean anything: an unknown name, an option out of range, a wrong combination."""
+
+
+class EngineError(MienError):
+    """A cluster that cannot be reached, whose nodes differ from this machine, or that gave up."""

@@ -4,8 +4,6 @@ The order is AffectNet's (ids 0-7), to which Ad-Corre, EfficientFace, LibreFace,
 Nothing in mien maps a label by position: a dataset names its codes here and `canonical` resolves them.
 """
 
-from collections.abc import Iterable
-
 from mien.errors import LabelError
 
 EXPRESSIONS: tuple[str, ...] = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
@@ -54,11 +52,3 @@ def canonical(name: str) -> str:
             f"unknown expression {name!r}: expected one of {', '.join(EXPRESSIONS)} or an alias ({', '.join(ALIASES)})"
         )
     return word
-
-
-def canonical_order(names: Iterable[str]) -> tuple[str, ...]:
-    """The canonical spellings of `names`, sorted into the canonical order; duplicates are refused."""
-    found = [canonical(name) for name in names]
-    if len(set(found)) != len(found):
-        raise LabelError(f"expressions named twice: {', '.join(sorted(n for n in set(found) if found.count(n) > 1))}")
-    return tuple(name for name in EXPRESSIONS if name in found)

@@ -32,6 +32,11 @@ VIDEO_SUFFIXES = frozenset(
 )
 LIST_SUFFIXES = frozenset((".txt", ".csv"))
 LIST_COLUMNS = ("source", "path", "file", "filename", "image")
+LIST_TEXT: dict[str, Any] = {
+    "encoding": "utf-8-sig",
+    "errors": "surrogateescape",
+    "newline": "",
+}  # how a list is opened
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 
@@ -145,17 +150,23 @@ def in_list(path: Path) -> list[Path]:
     Raises UsageError when the list cannot be read, names nothing or lacks such a column.
     """
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            names = _column(csv.DictReader(file), path) if path.suffix.lower() == ".csv" else file.read().splitlines()
+        with path.open(**LIST_TEXT) as file:
+            return [path.parent / name for name in names_in_list(file, path)]
     except OSError as error:
         raise UsageError(f"{path}: the list cannot be opened ({error.strerror}); check its path") from None
-    found = [path.parent / name for name in names if name.strip()]
+
+
+def names_in_list(file: IO[str], path: str | Path) -> list[str]:
+    """The names in a list that is open, as they stand there. Raises UsageError as `in_list` does."""
+    is_table = Path(path).suffix.lower() == ".csv"
+    names = _column(csv.DictReader(file), path) if is_table else file.read().splitlines()
+    found = [name for name in names if name.strip()]
     if not found:
         raise UsageError(f"{path}: the list names no pictures; expected one path in each line")
     return found
 
 
-def _column(table: csv.DictReader, path: Path) -> list[str]:
+def _column(table: csv.DictReader, path: str | Path) -> list[str]:
     columns = table.fieldnames or []
     for name in LIST_COLUMNS:
         if name in columns:

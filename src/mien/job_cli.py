@@ -16,10 +16,20 @@ if TYPE_CHECKING:
     from mien.reader import Reader
 
 
-def read_folder(pictures: Sequence[Path], out: Path, *, settings: Settings, format: str, workers: int | None) -> bool:
+def read_folder(
+    pictures: Sequence[Path | str],
+    out: Path | str,
+    *,
+    settings: Settings,
+    format: str,
+    workers: int | None,
+    engine: jobs.Engine | None = None,
+) -> bool:
     """Run a job with a progress bar; whether all could be read."""
     with progress_bar() as progress:
-        summary = jobs.run(pictures, out, settings=settings, format=format, workers=workers, progress=progress)
+        summary = jobs.run(
+            pictures, out, settings=settings, format=format, workers=workers, progress=progress, engine=engine
+        )
     print(f"{summary.read} read, {summary.no_face} without a face, {summary.failed} failed; {summary.faces} faces")
     print(f"wrote {summary.out}")
     return not summary.failed
@@ -46,7 +56,7 @@ def progress_bar(unit: str = "files") -> Iterator[Callable[[int, int | None], No
         yield show
 
 
-def interrupted(out: Path | None) -> None:
+def interrupted(out: Path | str | None) -> None:
     """Say what an interruption left behind."""
     print("mien: stopped" + (f"; the same command goes on in {out}" if out else ""), file=sys.stderr)
 

@@ -15,9 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
-from mien import images, tables
+from mien import images, storage, tables
 from mien.errors import UsageError
 from mien.worker import Settings, Worker
 
@@ -30,19 +30,23 @@ SCHEMA = 1
 # 5.7 pictures a second on a busy machine, benchmarks/results/jobs.json), and a decoder that crashes ends only one.
 AHEAD = 8  # files handed out beyond the one that is waited for, per worker: one slow file does not stop the others
 
+# What reads the sources that are left: each source with its rows, in order. The number is of workers, None for one a core.
+Engine = Callable[[Sequence[str], Settings, int | None], Iterator[tuple[str, list[tables.Row]]]]
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """How a job ended, over all its runs. read, no_face, failed: files; faces: rows with a face; out: the table."""
+    """How a job ended, over all its runs. read, no_face, failed: files; faces: rows with a face; out: the table, a path
+    or a URL."""
 
     read: int
     no_face: int
     failed: int
     faces: int
-    out: Path
+    out: Path | str
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,16 @@ class Outcome:
     source: str
     status: str
     faces: int
+
+
+class Record(Protocol):
+    """What a job has done: the outcomes so far, by source, and the mark of the table that holds their rows."""
+
+    done: dict[str, Outcome]
+    mark: int
+
+    def commit(self, outcomes: Sequence[Outcome], mark: int) -> None: ...
+    def close(self) -> None: ...
 
 
 class Journal:
@@ -86,7 +100,7 @@ class Journal:
             return self._write(job)
         found = _parsed(first, path)
         if found != job:
-            raise UsageError(f"{path.parent} holds another job ({_differences(found, job)}); choose another for -o")
+            raise UsageError(f"{path.parent} holds another job ({differences(found, job)}); choose another for -o")
         end, limit = self._file.tell(), tables.kept(job["format"], path.parent)
         for line in self._file:
             if not line.endswith(b"\n"):
@@ -108,30 +122,34 @@ class Journal:
 
 
 def run(
-    pictures: Sequence[Path],
-    out: Path,
+    pictures: Sequence[Path | str],
+    out: Path | str,
     *,
     settings: Settings,
     format: str = "csv",
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    engine: Engine | None = None,
 ) -> Summary:
     """Read `pictures` into a table in the folder `out`, in their order, going on where an earlier run stopped.
 
     Every file gets at least one row, whatever happens to it; files that an earlier run finished are not read again.
-    workers: reading processes, None is one for each core. progress: called with the files done and their total.
-    Raises UsageError for an unknown format or a folder that holds another job, ModelError and DetectorError as `Reader`.
+    pictures, out: paths, or URLs as text (`mien.storage`). workers: reading processes, None is one for each core.
+    progress: called with the files done and their total. engine: what reads, None is processes of this machine; see
+    `mien.ray_engine.tables` for a cluster.
+    Raises UsageError for an unknown format or a folder that holds another job, ModelError and DetectorError as `Reader`,
+    and what the engine raises.
     """
     tables.check_format(format)
-    journal = Journal(out, _job(settings, format))
-    sink = tables.open_sink(format, out, mark=journal.mark)
+    journal, sink, table = _opened(out, _job(settings, format), format)
     try:
         left = [str(path) for path in pictures if str(path) not in journal.done]
-        _stream(left, journal, sink, settings=settings, workers=workers or cores(), progress=progress)
+        found = (engine or processes)(left, settings, workers)
+        _stream(found, journal, sink, total=len(journal.done) + len(left), progress=progress)
     finally:
         sink.close()
         journal.close()
-    return _summary(journal, tables.place(format, out))
+    return _summary(journal, table)
 
 
 def read_folder(
@@ -188,20 +206,30 @@ def in_order(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _opened(out: Path | str, job: dict[str, Any], format: str) -> tuple[Record, tables.Sink, Path | str]:
+    """The job's journal, its table open at the journal's mark, and where that lies: in a folder or at a URL."""
+    if isinstance(out, str) and storage.is_url(out):
+        from mien import parts
+
+        record = parts.PartJournal(out, job)
+        return record, parts.PartSink(out, format, mark=record.mark), parts.place(out, format)
+    journal = Journal(Path(out), job)
+    return journal, tables.open_sink(format, Path(out), mark=journal.mark), tables.place(format, Path(out))
+
+
 def _stream(
-    left: Sequence[str],
-    journal: Journal,
+    found: Iterator[tuple[str, list[tables.Row]]],
+    journal: Record,
     sink: tables.Sink,
     *,
-    settings: Settings,
-    workers: int,
+    total: int,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Read the files that are left and commit their rows, the table first and the journal second."""
-    before, total = len(journal.done), len(journal.done) + len(left)
+    """Take the rows of the files that are left and commit them, the table first and the journal second."""
+    before = len(journal.done)
     progress(before, total)
     pending: list[Outcome] = []
-    for number, (source, table) in enumerate(_tables(left, settings, workers), start=1):
+    for number, (source, table) in enumerate(found, start=1):
         sink.add(table)
         pending.append(_outcome(source, table))
         if sink.full:
@@ -212,9 +240,12 @@ def _stream(
         journal.commit(pending, sink.commit())
 
 
-def _tables(left: Sequence[str], settings: Settings, workers: int) -> Iterator[tuple[str, list[tables.Row]]]:
-    """Each source with its rows, in order, from as many reading processes as there is work for."""
-    team = [Worker(settings) for _ in range(min(workers, len(left)))]
+def processes(
+    left: Sequence[str], settings: Settings, workers: int | None = None
+) -> Iterator[tuple[str, list[tables.Row]]]:
+    """Each source with its rows, in order, from as many reading processes as there is work for: the engine of one
+    machine."""
+    team = [Worker(settings) for _ in range(min(workers or cores(), len(left)))]
     idle: SimpleQueue[Worker] = SimpleQueue()
     for worker in team:
         idle.put(worker)
@@ -262,7 +293,7 @@ def _outcome(source: str, table: Sequence[tables.Row]) -> Outcome:
     return Outcome(source, str(table[0]["status"]), faces)
 
 
-def _summary(journal: Journal, out: Path) -> Summary:
+def _summary(journal: Record, out: Path | str) -> Summary:
     kinds = Counter(outcome.status.split(":")[0] for outcome in journal.done.values())
     faces = sum(outcome.faces for outcome in journal.done.values())
     return Summary(kinds["ok"], kinds["no face"], kinds["error"], faces, out)
@@ -278,7 +309,7 @@ def _parsed(line: bytes, path: Path) -> dict[str, Any]:
     return entry
 
 
-def _differences(found: dict[str, Any], job: dict[str, Any]) -> str:
+def differences(found: dict[str, Any], job: dict[str, Any]) -> str:
     keys = [key for key in {**found, **job} if found.get(key) != job.get(key)]
     return "; ".join(f"{key} was {found.get(key)!r}, now {job.get(key)!r}" for key in keys)
 

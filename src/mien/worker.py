@@ -11,6 +11,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from mien.errors import MienError
 from mien.faces.detect import MIN_FACE
 
 if TYPE_CHECKING:
+    from mien.reader import Reader, Reading
     from mien.tables import Row
 
 
@@ -79,7 +81,22 @@ class Worker:
 
 def _start(settings: Settings) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "mien.worker", json.dumps(asdict(settings))]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="ascii")
+    with _interrupts_held():
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="ascii")
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """A process started meanwhile never sees SIGINT: it inherits this thread's mask. Ctrl-C in a terminal goes to every
+    process of the job, and one that is still importing would answer it with a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def serve(settings: Settings, requests: IO[str], answers: IO[str]) -> None:
@@ -96,13 +113,21 @@ def serve(settings: Settings, requests: IO[str], answers: IO[str]) -> None:
     for line in requests:
         path: str = json.loads(line)
         try:
-            table = tables.rows(reader.read(path))
+            table = tables.rows(_read(reader, path))
         except MienError as error:
             table = [tables.failure(path, str(error).removeprefix(f"{path}: "))]
         except MemoryError:
             table = [tables.failure(path, "not enough memory to read it")]
         answers.write(json.dumps(table) + "\n")
         answers.flush()
+
+
+def _read(reader: "Reader", source: str) -> "Reading":
+    from mien import storage
+
+    if storage.is_url(source):
+        return reader.read(storage.open_picture(source), source=source)
+    return reader.read(source)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from scores_fixtures import made_up
 
 from mien.errors import DataError, UsageError
 from mien.lab.evaluation.compare import compare, model_table, pair_table, to_csv, to_markdown, to_text
+from mien.lab.evaluation.delong import auc_difference
 from mien.lab.evaluation.paired import detectable_rows
+from mien.lab.evaluation.scores import Scores
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
 
@@ -36,6 +38,42 @@ def test_a_better_model_is_told_from_an_equal_one() -> None:
     assert [row[-2] for row in rows] == ["", "2.5", ""]
 
 
+def test_rows_are_drawn_by_the_clusters_that_the_scores_hold() -> None:
+    """Every row four times: without clusters the intervals are half as wide as they should be."""
+
+    def four_times(scores: Scores, clusters: np.ndarray | None) -> Scores:
+        rows = np.repeat(np.arange(300), 4)
+        ids = np.array([f"{scores.ids[i]}#{k}" for k, i in enumerate(rows)])
+        return replace(
+            scores,
+            labels=scores.labels[rows],
+            probabilities=scores.probabilities[rows],
+            ids=ids,
+            clusters=None if clusters is None else clusters[rows],
+        )
+
+    once = made_up(300), made_up(300, seed=1, skill=2.0)
+    for clusters, factor in ((None, 0.5), (once[0].ids, 1.0)):
+        honest = compare(dict(zip("ab", once, strict=True)))
+        found = compare({"a": four_times(once[0], None), "b": four_times(once[1], clusters)})
+        for wide, narrow in (
+            (honest.models[0].spans["accuracy"], found.models[0].spans["accuracy"]),
+            (honest.tests[0].difference, found.tests[0].difference),
+            (honest.tests[0].auc[0], found.tests[0].auc[0]),
+        ):
+            assert narrow.high - narrow.low == pytest.approx(factor * (wide.high - wide.low), rel=0.15)
+
+
+def test_areas_are_compared_in_pairs() -> None:
+    weak, strong = made_up(600), made_up(600, seed=1, skill=2.5)
+    (test,) = compare({"weak": weak, "strong": strong}).tests
+    assert test.auc == auc_difference(weak.labels, weak.probabilities, strong.probabilities)
+    assert test.auc[0].low > 0 and test.auc[1] < 1e-6
+    alone = replace(weak, labels=np.zeros(600, np.int64))
+    with pytest.raises(DataError, match=r"a: auc is undefined"):
+        compare({"a": alone, "b": replace(strong, labels=np.zeros(600, np.int64))})
+
+
 def test_what_could_be_seen_stands_before_the_verdict() -> None:
     found = compare({"a": made_up(300), "b": made_up(300, seed=1)})
     head, _ = pair_table(found)
@@ -52,6 +90,7 @@ def test_the_csv_reads_back_at_full_precision() -> None:
     assert values["a", "accuracy"] == found.models[0].spans["accuracy"].value
     assert values["a", "macs"] == 123456.0
     assert values["b", "accuracy difference"] == found.tests[0].difference.value
+    assert values["b", "AUC difference"] == found.tests[0].auc[0].value
 
 
 def test_rows_are_matched_by_id_and_differing_protocols_are_noted() -> None:

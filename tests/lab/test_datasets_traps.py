@@ -13,7 +13,7 @@ from mien.errors import DataError, ImageError
 from mien.expressions import BASIC, EXPRESSIONS
 from mien.lab import datasets
 from mien.lab.datasets import affectnet, ckplus, expw, fer2013, layouts, rafdb, sfew
-from mien.lab.datasets.dataset import FaceDataset
+from mien.lab.datasets.dataset import AbsentSplitError, FaceDataset
 from mien.lab.datasets.splitting import by_subject, contiguous, stratified
 
 Load = Callable[..., FaceDataset]
@@ -55,6 +55,14 @@ def test_rafdb_lines_out_of_range_are_named(line: str, tmp_path: Path) -> None:
 def test_rafdb_list_is_spelt_as_its_owner_does(tmp_path: Path) -> None:
     rafdb_labels(tmp_path, "train_00001.jpg 1\n")
     (tmp_path / rafdb.LABELS).rename(tmp_path / "EmoLabel/list_partition_label.txt")
+    with pytest.raises(DataError, match=r"no EmoLabel/list_patition_label.txt"):
+        load("rafdb", tmp_path, split="train")
+
+
+def test_rafdb_copies_that_could_be_either_are_refused(tmp_path: Path) -> None:
+    """Folders 1 to 6: the owner's codes without 7 or AffectNet's without 0."""
+    for code in range(1, 7):
+        save(tmp_path / f"train/{code}/a.jpg", 90)
     with pytest.raises(DataError, match=r"no EmoLabel/list_patition_label.txt"):
         load("rafdb", tmp_path, split="train")
 
@@ -121,10 +129,17 @@ def test_affectnet_leaves_out_what_shows_no_expression(tmp_path: Path) -> None:
     assert seven.labels.tolist() == list(range(7))
 
 
-@pytest.mark.parametrize("code", ["11", "-1", "happy", ""])
+@pytest.mark.parametrize("code", ["11", "-1", "happy", "", "inf", "nan"])
 def test_affectnet_codes_out_of_range_are_named(code: str, tmp_path: Path) -> None:
     affectnet_rows(tmp_path, "1/a.png,2,3,4,5,1;2,6,0,0", f"1/b.png,2,3,4,5,1;2,{code},0,0")
     with pytest.raises(DataError, match=rf"validation.csv, line 2: expression '{code}', expected a code in 0-10"):
+        load("affectnet", tmp_path, split="valid")
+
+
+@pytest.mark.parametrize("cells", ["2,3,4,x", "2,3,4,nan", "2,inf,4,5"])
+def test_affectnet_boxes_that_are_none_are_named(cells: str, tmp_path: Path) -> None:
+    affectnet_rows(tmp_path, f"1/a.png,{cells},1;2,6,0,0")
+    with pytest.raises(DataError, match=r"validation.csv, line 1: face box .*expected four numbers"):
         load("affectnet", tmp_path, split="valid")
 
 
@@ -244,6 +259,8 @@ def test_expw_small_faces_are_left_out(tmp_path: Path) -> None:
         "a.png 0 10 30 150 80.5 3",
         "a.png 0 10 150 30 140 80.5 3",
         "a.png 0 x 30 150 140 8 3",
+        "a.png 0 10 30 inf 140 80.5 3",
+        "a.png 0 10 nan 150 140 80.5 3",
     ],
 )
 def test_expw_bad_lines_are_named(line: str, tmp_path: Path) -> None:
@@ -371,6 +388,52 @@ def test_fer2013_label_out_of_range_is_named(code: str, tmp_path: Path) -> None:
     (tmp_path / "fer2013.csv").write_text(f"emotion,pixels,Usage\n{code},{pixels},Training\n")
     with pytest.raises(DataError, match=rf"line 2: emotion '{code}', expected a code in 0-6"):
         fer2013.load(tmp_path, split="train", allow_partial=True, cache=False)
+
+
+def test_fer2013_blank_lines_are_passed_over(tmp_path: Path) -> None:
+    pixels = " ".join(["7"] * 2304)
+    (tmp_path / "fer2013.csv").write_text(f"emotion,pixels,Usage\n3,{pixels},Training\n\n")
+    assert len(fer2013.load(tmp_path, split="train", allow_partial=True, cache=False)) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("3,{pixels}", "2 cells, expected 3: emotion, pixels, usage"),
+        ("3,{pixels},Training,7", "4 cells, expected 3"),
+        ("3,{pixels},Trainings", "usage 'Trainings', expected one of Training, PublicTest, PrivateTest"),
+        ("\u00b2,{pixels},Training", "emotion '\u00b2', expected a code in 0-6"),
+        ("3,\u0667{pixels},Training", "0 pixel values, expected 2304"),
+    ],
+)
+def test_fer2013_rows_that_are_none_are_named(row: str, told: str, tmp_path: Path) -> None:
+    pixels = " ".join(["7"] * 2304)
+    (tmp_path / "fer2013.csv").write_text(f"emotion,pixels,Usage\n{row.format(pixels=pixels)}\n", "utf-8")
+    with pytest.raises(DataError, match=rf"fer2013.csv, line 2: {told}"):
+        fer2013.load(tmp_path, split="train", allow_partial=True, cache=False)
+
+
+def test_fer2013_folders_that_are_none_are_named(tmp_path: Path) -> None:
+    save(tmp_path / "train/happy/a.png", 90)
+    with pytest.raises(AbsentSplitError, match="test: no such folder"):
+        load("fer2013", tmp_path, split="public+private")
+    save(tmp_path / "train/contempt/a.png", 90)
+    with pytest.raises(DataError, match=r"train: directories 'contempt'; expected neutral, happy"):
+        load("fer2013", tmp_path, split="train")
+    save(tmp_path / "train/bored/a.png", 90)
+    with pytest.raises(DataError, match=r"train: unknown expressions bored"):
+        load("fer2013", tmp_path, split="train")
+
+
+@pytest.mark.parametrize("votes", ["1,2,3", "", "1,2,3,4,5,6,7,8,9,x", "-1,2,3,4,5,6,7,8,9,1", "1,2,3,4,5,6,7,8,9,1,1"])
+def test_ferplus_rows_without_ten_votes_are_named(votes: str, tmp_path: Path) -> None:
+    layouts.write("ferplus", tmp_path, rows=8)
+    (file,) = tmp_path.rglob("fer2013new.csv")
+    lines = file.read_text().splitlines()
+    lines[2] = ",".join([*lines[2].split(",")[:2], votes])
+    file.write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"fer2013new.csv, line 3: votes .*; expected 10 whole numbers"):
+        load("ferplus", tmp_path, split="train")
 
 
 def test_fer2013_reads_windows_line_ends_and_byte_order_mark(tmp_path: Path) -> None:

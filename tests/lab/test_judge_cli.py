@@ -71,6 +71,7 @@ def test_metrics_come_with_intervals_leaks_and_costs(
     right = scores.predictions == scores.labels
     assert found["leaks"]["accuracy_without"]["value"] == pytest.approx(right[LEAKED:].mean())
     assert found["clusters"] == "exact copies"
+    assert scores.clusters is not None and (scores.clusters == "").all()  # no picture stands twice in this split
     assert found["model"]["bytes"] == tiny_model.stat().st_size
     assert found["model"]["ms_per_face"] > 0
     printed = capsys.readouterr().out
@@ -119,6 +120,23 @@ def test_subjects_are_drawn_together_and_groups_are_reported(
         assert expected in text
     assert "://" not in text
     assert "By subject" not in text
+
+
+@pytest.mark.slow
+def test_faces_are_shown_only_where_they_are_asked_for(
+    evaluate: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "report.html"
+    evaluate("--report", str(page), data="synthetic")
+    without = page.read_text(encoding="utf-8")
+    evaluate("--report", str(page), "--faces", data="synthetic")
+    shown = page.read_text(encoding="utf-8")
+    for caption in ("Right answers", "surest mistakes"):
+        assert caption in shown and caption not in without
+    assert shown.count("<img") == without.count("<img") + 2
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["evaluate", "any.onnx", "--data", "synthetic", "-o", str(tmp_path / "out"), "--faces"])
+    assert ended.value.code == 2 and "--report" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scores_fixtures import made_up
 
+from browser import open_chromium, requested
 from mien.errors import DataError
 from mien.lab.evaluation.metrics import summary
 from mien.lab.evaluation.report import Picture, page, report, write_report
@@ -75,6 +76,31 @@ def test_absent_classes_are_said() -> None:
     scores = made_up(100)
     labels = np.where(scores.labels == 5, 0, scores.labels)
     assert "No rows of disgust" in report(replace(scores, labels=labels))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it_whole_and_asks_nobody(scheme: str, tmp_path: Path) -> None:
+    """In headless Chromium: no word on the console, no request but for the file, every picture drawn, nothing cut off at
+    the width of a telephone or a desk."""
+    scores = made_up(300, dataset="fer2013", split="PublicTest")
+    file = write_report(tmp_path / "report.html", report(replace(scores, votes=np.eye(7)[scores.labels])))
+    with open_chromium(tmp_path, f"blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}") as browser:
+        browser.get("about:blank")  # leave the browser's own first page and its requests behind
+        requested(browser)
+        for width in (390, 1400):
+            browser.set_window_size(width, 900)
+            browser.get(file.as_uri())
+            assert browser.execute_script(
+                "return [...document.images].every(i => i.complete && i.naturalWidth > 0 && i.clientWidth > 100)"
+            )
+            assert browser.execute_script("return document.images.length") == 4
+            assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+        dark = browser.execute_script("return matchMedia('(prefers-color-scheme: dark)').matches")
+        assert dark is (scheme == "dark")
+        assert [entry["message"] for entry in browser.get_log("browser")] == []
+        asked = requested(browser)
+        assert file.as_uri() in asked
+        assert all(url == file.as_uri() or url.startswith("data:") for url in asked), asked
 
 
 def test_it_is_written_whole_under_an_html_name(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from mien.lab.evaluation.metrics import summary
 from mien.lab.evaluation.paired import (
     aligned,
     detectable_rows,
-    detectable_seeds,
     holm,
     mcnemar,
     paired_difference,
@@ -247,7 +246,6 @@ def test_seeds() -> None:
     assert seed_summary([70.0]).sd is None
     with pytest.raises(DataError, match="no runs"):
         seed_summary([])
-    assert detectable_seeds(1.0, 3) == pytest.approx((2.776445 + 0.940965) * (2 / 3) ** 0.5, abs=1e-4)
 
 
 def test_seed_difference_is_welchs() -> None:
@@ -257,5 +255,8 @@ def test_seed_difference_is_welchs() -> None:
 
     assert found.interval.value == 4.0
     assert found.p == pytest.approx(ttest_ind(second, first, equal_var=False).pvalue)
+    alike = seed_difference([0.0, 1.0, 2.0], [5.0, 6.0, 7.0])
+    # standard deviation 1 and three runs a side: (t_{.975, 4} + t_{.8, 4}) sqrt(2 / 3)
+    assert alike.detectable == pytest.approx((2.776445 + 0.940965) * (2 / 3) ** 0.5, abs=1e-4)
     with pytest.raises(UsageError, match="at least 2"):
         seed_difference([1.0], [1.0, 2.0])

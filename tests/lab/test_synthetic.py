@@ -1,6 +1,8 @@
 """Drawn faces: the same every time, true to their spec, and learnable."""
 
+import csv
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,6 +127,18 @@ def test_a_small_network_learns_it() -> None:
     with torch.no_grad():
         accuracy = (network(tx).argmax(1) == ty).float().mean().item()
     assert accuracy > 0.9
+
+
+@pytest.mark.soak
+def test_the_newcomers_command_reaches_ninety_per_cent(tmp_path: Path) -> None:
+    """`mien train mscar --data synthetic --preset cpu`, as the documents give it."""
+    from mien.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "mscar", "--data", "synthetic", "--preset", "cpu", "-o", str(tmp_path / "run")])
+    assert not ended.value.code
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        assert max(float(row["selection"]) for row in csv.DictReader(file)) > 0.9
 
 
 def _tensors(torch, data):  # type: ignore[no-untyped-def]

@@ -56,7 +56,8 @@ class Whole:
 def load(
     name: str = "mtcnn", *, min_face: float = MIN_FACE, threads: int = 1, providers: Sequence[str] | None = None
 ) -> Detector:
-    """The detector called `name`. min_face: the shortest face side to look for, px of the original picture.
+    """The detector called `name`; "yunet:FILE" is YuNet from that ONNX file instead of the installed one. min_face: the
+    shortest face side to look for, px of the original picture.
 
     Raises UsageError for an unknown name, DetectorError where its weights are missing or changed.
     """
@@ -66,8 +67,9 @@ def load(
         from mien.faces.mtcnn import Mtcnn
 
         return Mtcnn(min_face=min_face, threads=threads, providers=providers)
-    if name == "yunet":
+    kind, _, file = name.partition(":")
+    if kind == "yunet":
         from mien.faces.yunet import Yunet
 
-        return Yunet(min_face=min_face, threads=threads, providers=providers)
+        return Yunet(file or None, min_face=min_face, threads=threads, providers=providers)
     raise UsageError(f"unknown detector {name!r}: expected one of {', '.join(NAMES)}")

@@ -41,6 +41,7 @@ CELL, STRIDE = 12, 2  # P-net sees 12 px windows, 2 px apart (paper, figure 2)
 THRESHOLDS = (0.6, 0.7, 0.85)  # of P-, R- and O-net; published 0.6, 0.7, 0.7
 SCALE_STEP = 0.65  # from one copy of the pyramid to the next; published 0.709
 OVERLAP = 0.6  # of two candidates for the same face, between scales and after R-net; published 0.7
+STRIP = 1_000_000  # pixels that P-net takes at once
 FEWEST_FACE_PIXELS = 12  # P-net's window: a smaller minimum would need enlarged copies
 
 
@@ -95,15 +96,24 @@ class Mtcnn:
     def _scan(self, copies: "Copies", scale: float) -> np.ndarray:
         """P-net on one reduced copy -> (n, 9): window xyxy in px of the picture, score, the four corrections."""
         pixels = copies.scaled(scale)
-        corrections, probabilities = _run(self._pnet, pixels[None])
-        scores = probabilities[0, :, :, 1]  # (columns, rows): the networks were trained with width and height swapped
+        corrections, scores = self._windows(pixels)
         column, row = np.nonzero(scores >= self.thresholds[0])
         corner = np.stack([column, row], axis=1) * STRIDE
         factors = np.tile([copies.width / pixels.shape[1], copies.height / pixels.shape[0]], 2)
         windows = np.concatenate([corner, corner + CELL], axis=1) * factors
         scores = scores[column, row]
-        boxes = np.concatenate([windows, scores[:, None], corrections[0, column, row]], axis=1)
+        boxes = np.concatenate([windows, scores[:, None], corrections[column, row]], axis=1)
         return boxes[suppress(windows, scores, overlap=0.5)]
+
+    def _windows(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """P-net on RGB uint8 (h, w, 3) -> corrections (columns, rows, 4) and scores (columns, rows): the networks were
+        trained with width and height swapped. A large copy goes through in strips, as P-net takes some 150 bytes for
+        each pixel; they share the rows that a window needs, so that the answer is the same."""
+        rows = max(STRIDE, STRIP // pixels.shape[1] // STRIDE * STRIDE)
+        starts = range(0, max(1, pixels.shape[0] - (CELL - STRIDE)), rows)
+        outputs = [_run(self._pnet, pixels[None, start : start + rows + CELL - STRIDE]) for start in starts]
+        corrections, probabilities = (np.concatenate(parts, axis=2)[0] for parts in zip(*outputs, strict=True))
+        return corrections, probabilities[..., 1]
 
     def _reject(self, copies: "Copies", boxes: np.ndarray) -> np.ndarray:
         """R-net on P-net's squares -> the squares that are left, corrected."""

@@ -18,9 +18,6 @@ class Batch:
     votes: Tensor | None
     ids: Tensor
 
-    def with_images(self, images: Tensor) -> "Batch":
-        return replace(self, images=images)
-
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`; ids stay where they are, since only randomness is drawn from them."""
         votes = None if self.votes is None else self.votes.to(device)

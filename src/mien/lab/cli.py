@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mien.errors import UsageError
 from mien.lab.torch_needed import needs_torch
 
 Data = Annotated[str, typer.Option("--data", metavar="NAME", help="The dataset: see `mien data list`.")]
@@ -59,6 +60,16 @@ def train(
         Path | None, typer.Option(metavar="RUN", help="A trained run that gives target distributions.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Processes per machine, one for each GPU; default: 1, or torchrun's."),
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, metavar="M", help="Machines: start them by torchrun or srun.")
+    ] = None,
+    rank_wait: Annotated[
+        float, typer.Option(min=1, metavar="S", help="Give up when another process does not answer for so long.")
+    ] = 600.0,
 ) -> None:
     """Train a method on a dataset into a run folder. It can be killed at any moment and gone on with by --resume."""
     with needs_torch():
@@ -75,6 +86,9 @@ def train(
         pretrained=pretrained,
         teacher=teacher,
         threads=threads,
+        devices=devices,
+        nodes=nodes,
+        rank_wait=rank_wait,
         say=typer.echo,
     )
 
@@ -86,12 +100,24 @@ def export(
         Path | None,
         typer.Option("--root", metavar="DIR", help="The run's data: fit temperatures on its validation rows."),
     ] = None,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="The file answers with the mean over the picture and its mirror image.")
+    ] = False,
+    average: Annotated[
+        str, typer.Option(help="What --flip averages: probabilities, as `mien evaluate`, or logits.")
+    ] = "probabilities",
+    weights: Annotated[
+        str, typer.Option(metavar="TYPE", help="float32; float16, half the file; int8, a quarter (needs --root).")
+    ] = "float32",
 ) -> None:
     """Write a run's best network as one ONNX file with its card, checked against torch on real faces."""
     with needs_torch():
         from mien.lab.training import export as exporting
+        from mien.lab.training.forms import Form
+    form = Form("flip" if flip else "single", average, weights)
     rows = None if root is None else exporting.validation_rows(run, root)
-    path = exporting.export(run, out, rows=rows)
+    faces = exporting.training_rows(run, root) if root is not None and weights == "int8" else None
+    path = exporting.export(run, out, rows=rows, form=form, faces=faces)
     typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     for line in exporting.described(path):
         typer.echo(line)
@@ -115,6 +141,9 @@ def evaluate(
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE.html", help="Also write one page with figures.")
     ] = None,
+    faces: Annotated[
+        bool, typer.Option("--faces", help="Show faces in the report: right, mistaken, and where a run looks.")
+    ] = False,
     accept_mismatch: Annotated[
         bool, typer.Option("--accept-mismatch", help="Go on although the data are not what the model was made for.")
     ] = False,
@@ -127,6 +156,8 @@ def evaluate(
     from mien.lab import datasets
     from mien.lab.evaluation import judge
 
+    if faces and report is None:
+        raise UsageError("--faces shows pictures in the report: pass --report FILE.html, too")
     options: dict[str, Any] = {
         "label_rule": label_rule, "protocol": protocol, "fold": fold, "allow_partial": allow_partial,
     }  # fmt: skip
@@ -142,6 +173,7 @@ def evaluate(
             training=judge.training_split(data, root, **options),
             accept_mismatch=accept_mismatch,
             page=report,
+            faces=faces,
         )
     typer.echo(jsonlib.dumps(metrics, indent=1) if json else judge.printed(metrics))
     if not json:

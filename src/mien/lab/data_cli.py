@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,11 @@ app = typer.Typer(no_args_is_help=True, help="Datasets: list, check, align, pack
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A dataset; `mien data list` names them.")]
 Root = Annotated[Path | None, typer.Option("--root", help="Where the dataset lies, as its owner ships it.")]
+
+Splits = Annotated[list[str] | None, typer.Option("--split", help="Which splits; default: all that are there.")]
+Rule = Annotated[str | None, typer.Option("--label-rule")]
+Protocol = Annotated[str | None, typer.Option("--protocol")]
+Partial = Annotated[bool, typer.Option("--allow-partial", help="Take what is there.")]
 
 
 @app.command("list")
@@ -53,25 +58,20 @@ def pack(
     name: Name,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write the shards into.")],
     root: Root = None,
-    split: Annotated[
-        list[str] | None, typer.Option("--split", help="Which splits; default: all that are there.")
-    ] = None,
-    label_rule: Annotated[str | None, typer.Option("--label-rule")] = None,
-    protocol: Annotated[str | None, typer.Option("--protocol")] = None,
+    split: Splits = None,
+    label_rule: Rule = None,
+    protocol: Protocol = None,
     fold: Annotated[int | None, typer.Option("--fold")] = None,
     size: Annotated[int | None, typer.Option("--size", help="Resize both edges to this many px.")] = None,
     jpeg: Annotated[int | None, typer.Option("--jpeg", help="JPEG quality 1-95; default: lossless PNG.")] = None,
-    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Take what is there.")] = False,
+    allow_partial: Partial = False,
 ) -> None:
     """Write a dataset as tar shards with an index; `--data NAME --root OUT` reads them in place of the dataset."""
     from mien.lab.datasets.pack import Encoding
     from mien.lab.datasets.pack import pack as write
 
-    splits = _present(
-        lambda part: _load(name, root, part, label_rule, protocol, fold, allow_partial),
-        split or _whole(name, fold),
-        named=bool(split),
-    )
+    options = {"label_rule": label_rule, "protocol": protocol, "fold": fold, "allow_partial": allow_partial}
+    splits = _present(name, root, split, options)
     with _progress("packing") as progress:
         write(splits, out, encoding=Encoding(size, jpeg), protocol=protocol, fold=fold, progress=progress)
     print(f"{out}: " + ", ".join(f"{data.split} {len(data):,}" for data in splits))
@@ -82,63 +82,39 @@ def align(
     name: Name,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the faces and manifest.csv.")],
     root: Root = None,
-    split: Annotated[
-        list[str] | None, typer.Option("--split", help="Which splits; default: all that are there.")
-    ] = None,
-    label_rule: Annotated[str | None, typer.Option("--label-rule")] = None,
-    protocol: Annotated[str | None, typer.Option("--protocol")] = None,
+    split: Splits = None,
+    label_rule: Rule = None,
+    protocol: Protocol = None,
     size: Annotated[int, typer.Option("--size", help="Side of the faces, px.")] = 100,
     margin: Annotated[float, typer.Option("--margin", help="Context around the face, fraction of its side.")] = 0.0,
     workers: Annotated[int, typer.Option("--workers", help="Processes.")] = 2,
-    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Take what is there.")] = False,
+    allow_partial: Partial = False,
 ) -> None:
     """Cut every face upright with MTCNN and five points; started again, it goes on where it stopped."""
     from mien.lab.datasets.align_dataset import align as run
 
-    splits = _present(
-        lambda part: _load(name, root, part, label_rule, protocol, None, allow_partial),
-        split or _whole(name, None),
-        named=bool(split),
-    )
+    options = {"label_rule": label_rule, "protocol": protocol, "fold": None, "allow_partial": allow_partial}
+    splits = _present(name, root, split, options)
     with _progress("aligning") as progress:
         counts = run(splits, out, root=root, side=size, margin=margin, workers=workers, progress=progress)
     print(f"{out}: " + ", ".join(f"{status} {count:,}" for status, count in sorted(counts.items())))
 
 
-def _load(
-    name: str,
-    root: Path | None,
-    split: str,
-    label_rule: str | None,
-    protocol: str | None,
-    fold: int | None,
-    allow_partial: bool,
-) -> "FaceDataset":
+def _present(
+    name: str, root: Path | None, wanted: Sequence[str] | None, options: dict[str, Any]
+) -> "list[FaceDataset]":
+    """The splits that are there; one that was asked for by name has to be. options: of `datasets.load`."""
     from mien.lab import datasets
-
-    return datasets.load(
-        name, root, split=split, label_rule=label_rule, protocol=protocol, fold=fold, allow_partial=allow_partial
-    )
-
-
-def _whole(name: str, fold: int | None) -> Sequence[str]:
-    """The splits to take when none is named."""
-    from mien.lab import datasets
-
-    return datasets.splits(name) if fold is None else ("train", "test")
-
-
-def _present(load: "Callable[[str], FaceDataset]", splits: Sequence[str], *, named: bool) -> "list[FaceDataset]":
-    """The splits that are there; one that was asked for by name has to be."""
     from mien.lab.datasets.dataset import AbsentSplitError
 
+    whole = datasets.splits(name) if options["fold"] is None else ("train", "test")
     found, absent = [], []
-    for split in splits:
+    for split in wanted or whole:
         try:
-            found.append(load(split))
+            found.append(datasets.load(name, root, split=split, **options))
         except AbsentSplitError as error:
             absent.append(error)
-    if absent and (named or not found):
+    if absent and (wanted or not found):
         raise absent[0]
     return found
 

@@ -42,8 +42,8 @@ NEEDS = {  # kinds that Scores files cannot draw: what does
     "explanation": "a drawing that explains the method: nothing to measure",
     "samples": "pictures of the dataset: its licence decides whether they may be shown, so it is not drawn",
     "histogram": "figures.class_histogram of the training split's class counts: needs the data, no run",
-    "attention": "attention.own_maps and attention.attention_figure: needs the network and pictures to show",
-    "mistakes": "figures.grid with figures.most_confident_mistakes: needs pictures that may be shown",
+    "attention": "`mien evaluate RUN --report FILE.html --faces`: needs the network and pictures that may be shown",
+    "mistakes": "`mien evaluate RUN --report FILE.html --faces`: needs pictures that may be shown",
 }
 
 

@@ -288,7 +288,7 @@ def _interval(
         found = seed_summary(values)
         return found.low, found.high, f"t interval over {found.runs} seeds"
     if only is not None and not only.spans:
-        only.spans.update(intervals(only.scores))
+        only.spans.update(intervals(only.scores, clusters=only.scores.clusters))
     interval = None if only is None else only.spans.get(number.metric)
     if interval is None:
         return None, None, "one run, no interval for this metric"

@@ -15,7 +15,7 @@ from mien.errors import DataError, UsageError
 from mien.lab import datasets, methods
 from mien.lab.datasets import FaceDataset
 from mien.lab.evaluation.evaluate import evaluate
-from mien.lab.evaluation.judge import open_model
+from mien.lab.evaluation.judge import clusters_of, hashes_of, open_model, with_clusters
 from mien.lab.evaluation.paper_table import Cell
 from mien.lab.evaluation.scores import Scores
 from mien.lab.losses.label_distribution import LabelDistribution
@@ -94,7 +94,9 @@ class TrainingRunner:
         self, folder: Path, data: FaceDataset, recipe: Recipe, facts: Mapping[str, Any], *, checkpoint: str
     ) -> Scores:
         opened = open_model(folder, checkpoint=checkpoint)
-        return evaluate(opened.model, data, views=recipe.views, shift=opened.shift, protocol={**opened.facts, **facts})
+        protocol = {**opened.facts, **facts}
+        scores = evaluate(opened.model, data, views=recipe.views, shift=opened.shift, protocol=protocol)
+        return with_clusters(scores, clusters_of(data, hashes_of(data))[0])
 
     def _weights(self, job: Job) -> Path | None:
         start = start_of(job)

@@ -5,6 +5,7 @@ import lzma
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -70,6 +71,17 @@ def refuse_what_is_not_there(name: str, root: Path | None) -> None:
         raise DataError(f"{root}: no such file or folder; pass --root the place where {name} lies")
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """The options of `load`."""
+
+    split: str
+    label_rule: str | None
+    protocol: str | None
+    fold: int | None
+    allow_partial: bool
+
+
 def load(
     name: str,
     root: Path | None,
@@ -87,7 +99,7 @@ def load(
     """
     refuse_what_is_not_there(name, root)
     if root is not None and (root / ALIGNED).is_file():
-        return _aligned(name, root, split, label_rule, protocol, fold, allow_partial)
+        return _aligned(name, root, _Asked(split, label_rule, protocol, fold, allow_partial))
     if root is not None and shards.is_packed(root):
         return shards.load(root, split=split, name=name, label_rule=label_rule, protocol=protocol, fold=fold)
     _refuse(name, label_rule=label_rule, protocol=protocol, fold=fold)
@@ -96,7 +108,7 @@ def load(
     if root is None:
         raise DataError(f"{name} lies in files: pass --root the place where it lies")
     try:
-        return _official(name, root, split, label_rule, protocol, fold, allow_partial)
+        return _official(name, root, _Asked(split, label_rule, protocol, fold, allow_partial))
     except _DAMAGE as error:
         raise DataError(
             f"{name} under {root}: a file cannot be read ({type(error).__name__}: {error}); "
@@ -104,36 +116,27 @@ def load(
         ) from error
 
 
-def _official(
-    name: str,
-    root: Path,
-    split: str,
-    label_rule: str | None,
-    protocol: str | None,
-    fold: int | None,
-    allow_partial: bool,
-) -> FaceDataset:
+def _official(name: str, root: Path, asked: _Asked) -> FaceDataset:
     """The dataset as its owner ships it."""
+    split, rule, protocol, partial = asked.split, asked.label_rule, asked.protocol, asked.allow_partial
     match name:
         case "fer2013":
-            return fer2013.load(root, split=split, protocol=protocol, allow_partial=allow_partial)
+            return fer2013.load(root, split=split, protocol=protocol, allow_partial=partial)
         case "ferplus":
-            return ferplus.load(root, split=split, label_rule=label_rule, allow_partial=allow_partial)
+            return ferplus.load(root, split=split, label_rule=rule, allow_partial=partial)
         case "rafdb":
-            return rafdb.load(root, split=split, allow_partial=allow_partial)
+            return rafdb.load(root, split=split, allow_partial=partial)
         case "rafdb-compound":
-            return rafdb.load_compound(root, split=split, allow_partial=allow_partial)
+            return rafdb.load_compound(root, split=split, allow_partial=partial)
         case "affectnet":
-            return affectnet.load(
-                root, split=split, label_rule=label_rule, protocol=protocol, allow_partial=allow_partial
-            )
+            return affectnet.load(root, split=split, label_rule=rule, protocol=protocol, allow_partial=partial)
         case "sfew":
-            return sfew.load(root, split=split, allow_partial=allow_partial)
+            return sfew.load(root, split=split, allow_partial=partial)
         case "expw":
-            return expw.load(root, split=split, protocol=protocol, fold=fold, allow_partial=allow_partial)
+            return expw.load(root, split=split, protocol=protocol, fold=asked.fold, allow_partial=partial)
         case "ckplus":
             return ckplus.load(
-                root, split=split, label_rule=label_rule, protocol=protocol, fold=fold, allow_partial=allow_partial
+                root, split=split, label_rule=rule, protocol=protocol, fold=asked.fold, allow_partial=partial
             )
         case "folder":
             return folder.load(root, split=split)
@@ -141,27 +144,10 @@ def _official(
             return csvfile.load(root, split=split)
 
 
-def _aligned(
-    name: str,
-    root: Path,
-    split: str,
-    label_rule: str | None,
-    protocol: str | None,
-    fold: int | None,
-    allow_partial: bool,
-) -> FaceDataset:
+def _aligned(name: str, root: Path, asked: _Asked) -> FaceDataset:
     from mien.lab.datasets import align_dataset  # loads ONNX Runtime, which the other ways do not need
 
-    data = load(
-        name,
-        align_dataset.original(root, name),
-        split=split,
-        label_rule=label_rule,
-        protocol=protocol,
-        fold=fold,
-        allow_partial=allow_partial,
-    )
-    return align_dataset.overlay(data, root)
+    return align_dataset.overlay(load(name, align_dataset.original(root, name), **asdict(asked)), root)
 
 
 def _refuse(name: str, **options: object) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from mien.errors import DataError
 from mien.expressions import AFFECTNET, EXPRESSIONS, canonical
 from mien.lab.datasets.dataset import SPLITS, AbsentSplitError, FaceDataset
-from mien.lab.datasets.face_files import FaceFiles, Listing, dataset
+from mien.lab.datasets.face_files import FaceFiles, Listing, dataset, numbers_of
 from mien.lab.datasets.official import Official, checked
 
 RULES: Mapping[str, int] = {"8-class": 8, "7-class": 7}  # the second leaves contempt out, as Ad-Corre does
@@ -166,7 +166,7 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, tuple[float, ...], int]]:
 
 def _box(cells: list[str], where: str) -> tuple[float, ...]:
     try:
-        left, top, width, height = (float(cell) for cell in cells)
+        left, top, width, height = numbers_of(cells)
     except ValueError:
         raise DataError(
             f"{where}: face box {', '.join(cells)}, expected four numbers x, y, width, height in px"
@@ -177,7 +177,7 @@ def _box(cells: list[str], where: str) -> tuple[float, ...]:
 def _label(text: str, where: str) -> int | None:
     """The position of the owner's code in the canonical order, or None for the codes that are no expression."""
     try:
-        code = int(float(text))
+        code = int(*numbers_of([text]))
     except ValueError:
         code = -1
     if code in AFFECTNET:

@@ -19,7 +19,7 @@ import numpy as np
 from mien.errors import DataError
 from mien.expressions import BASIC, EXPW, canonical
 from mien.lab.datasets.dataset import SPLITS, FaceDataset
-from mien.lab.datasets.face_files import FaceFiles, Listing, dataset, read_text
+from mien.lab.datasets.face_files import FaceFiles, Listing, dataset, numbers_of, read_text
 from mien.lab.datasets.official import Official, checked
 from mien.lab.datasets.splitting import contiguous, fold_rows, stratified
 
@@ -146,7 +146,7 @@ def _face(cells: dict[str, str], where: str) -> _Face:
     if len(cells) != len(_COLUMNS):
         raise DataError(f"{where}: {len(cells)} cells, expected {' '.join(_COLUMNS)}")
     try:
-        top, left, right, bottom = (float(cells[f"face_box_{side}"]) for side in ("top", "left", "right", "bottom"))
+        top, left, right, bottom = numbers_of(cells[f"face_box_{side}"] for side in ("top", "left", "right", "bottom"))
         word = EXPW[int(cells["expression_label"])]
     except (ValueError, KeyError):
         raise DataError(f"{where}: expected a box in px and a label in 0-6") from None

@@ -101,6 +101,14 @@ def read_text(path: Path) -> str:
         ) from None
 
 
+def numbers_of(cells: Iterable[str]) -> list[float]:
+    """Finite numbers. Raises ValueError for anything else, "nan" and "inf" among it."""
+    found = [float(cell) for cell in cells]
+    if not np.isfinite(found).all():
+        raise ValueError(f"{found} are not all finite")
+    return found
+
+
 def some(items: Iterable[object], limit: int = 5) -> str:
     """The first few items for a message, and how many more there are."""
     listed = [str(item) for item in items]

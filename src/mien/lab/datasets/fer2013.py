@@ -14,17 +14,18 @@ import io
 import lzma
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image
 
 from mien.errors import DataError
 from mien.expressions import BASIC, FER2013, canonical
 from mien.lab.datasets.dataset import AbsentSplitError, FaceDataset, fingerprint
+from mien.lab.datasets.face_files import FaceFiles, Listing, dataset
+from mien.lab.datasets.folder import pictures_of_classes
 
 USAGE = {"train": "Training", "valid": "PublicTest", "test": "PrivateTest"}
 PUBLIC_PRIVATE = "public+private"  # Ad-Corre's test set, and the Kaggle folders' (methods.md 5.6)
@@ -163,23 +164,36 @@ def _decode(file: Path) -> Rows:
                     f"{file}: no column {name!r} (found {', '.join(columns)}); expected emotion, pixels, Usage"
                 )
         for number, row in enumerate(reader, start=2):
+            if not row:  # a blank line, as editors leave one at the end
+                continue
+            if len(row) != len(columns):
+                raise DataError(
+                    f"{file}, line {number}: {len(row)} cells, expected {len(columns)}: {', '.join(columns)}"
+                )
             pixels.append(_pixels(row[columns["pixels"]], file, number))
             labels.append(_label(row[columns["emotion"]], file, number))
-            usage.append(row[columns["usage"]].strip())
+            usage.append(_usage(row[columns["usage"]], file, number))
     return Rows(np.array(pixels, np.uint8).reshape(-1, SIDE, SIDE), np.array(labels, np.int64), np.array(usage, str))
 
 
 def _pixels(text: str, file: Path, number: int) -> np.ndarray:
-    values = np.fromstring(text, np.int64, sep=" ") if text.replace(" ", "").isdigit() else np.empty(0, np.int64)
+    plain = text.isascii() and text.replace(" ", "").isdigit()
+    values = np.fromstring(text, np.int64, sep=" ") if plain else np.empty(0, np.int64)
     if len(values) != SIDE * SIDE or values.min() < 0 or values.max() > 255:
         raise DataError(f"{file}, line {number}: {len(values)} pixel values, expected {SIDE * SIDE} integers in 0-255")
     return values.astype(np.uint8)
 
 
 def _label(text: str, file: Path, number: int) -> int:
-    if not text.strip().isdigit() or int(text) not in _CODES:
+    if not text.strip().isdecimal() or int(text) not in _CODES:
         raise DataError(f"{file}, line {number}: emotion {text!r}, expected a code in 0-6")
     return _CODES[int(text)]
+
+
+def _usage(text: str, file: Path, number: int) -> str:
+    if text.strip() not in USAGE.values():
+        raise DataError(f"{file}, line {number}: usage {text!r}, expected one of {', '.join(USAGE.values())}")
+    return text.strip()
 
 
 def open_text(file: Path) -> IO[str]:
@@ -219,34 +233,16 @@ def _from_folders(root: Path, split: str, allow_partial: bool) -> FaceDataset:
             f"fer2013 image folders in {base} have no split {split!r}: their test folder is public + private (7,178 rows); "
             f"ask for {PUBLIC_PRIVATE!r}, or use fer2013.csv"
         )
-    paths = sorted(_class_files(base / ("train" if split == "train" else "test")))
-    check_count(f"fer2013 {split} in {base}", len(paths), COUNTS[split], allow_partial)
-    labels = np.array([BASIC.index(canonical(path.parent.name)) for path in paths], np.int64)
-    ids = tuple(path.relative_to(base).as_posix() for path in paths)
-    return FaceDataset(
+    folder = base / ("train" if split == "train" else "test")
+    if not folder.is_dir():
+        raise AbsentSplitError(f"{folder}: no such folder; expected one folder per expression in it")
+    names, labels = pictures_of_classes(base, folder, BASIC)
+    check_count(f"fer2013 {split} in {base}", len(names), COUNTS[split], allow_partial)
+    return dataset(
+        Listing(FaceFiles(str(base), names), labels),
         name="fer2013",
         split=split,
         label_rule="fer2013",
         classes=BASIC,
-        labels=labels,
-        ids=ids,
-        read=lambda i: read_picture(paths[i]),
-        fingerprint=fingerprint(ids, labels),
+        allow_partial=allow_partial,
     )
-
-
-def _class_files(folder: Path) -> Iterator[Path]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; expected one folder per expression in it")
-    for child in folder.iterdir():
-        if child.is_dir():
-            yield from (p for p in child.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """RGB uint8 (H, W, 3). Raises DataError naming the file that cannot be decoded."""
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"{path}: cannot be decoded ({error}); `mien data check` lists every such file") from None

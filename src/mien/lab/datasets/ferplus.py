@@ -138,11 +138,16 @@ def read_votes(file: Path, usage: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(
             f"{file}, line {wrong + 2}: usage {body[wrong][0]!r} where FER-2013 has {usage[wrong]!r}; the orders differ"
         )
-    try:
-        votes = np.array([row[2:] for row in body], np.int64)
-    except ValueError as error:
-        raise DataError(f"{file}: a row does not hold ten whole numbers ({error})") from None
+    votes = np.array([_ballot(row, f"{file}, line {number}") for number, row in enumerate(body, start=2)], np.int64)
     return votes, np.array([bool(row[1].strip()) for row in body])
+
+
+def _ballot(row: list[str], where: str) -> list[int]:
+    """The ten counts of a row: usage, image name, votes."""
+    counts = [cell.strip() for cell in row[2:]]
+    if len(counts) != len(FERPLUS_COLUMNS) or not all(count.isdecimal() for count in counts):
+        raise DataError(f"{where}: votes {', '.join(counts) or 'none'}; expected {len(FERPLUS_COLUMNS)} whole numbers")
+    return [int(count) for count in counts]
 
 
 # The rules. Each takes votes (N, 10) and keeps the release's outlier rule first where the release does.

@@ -81,6 +81,17 @@ def class_folders(folder: Path) -> dict[str, str]:
     return found
 
 
+def pictures_of_classes(root: Path, base: Path, classes: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names relative to `root` and labels (N,) int64 over `classes` of the pictures in `base`, one directory per
+    expression. Raises DataError for a directory whose expression is not among the classes."""
+    folders = class_folders(base)
+    strange = [f"{directory!r}" for expression, directory in folders.items() if expression not in classes]
+    if strange:
+        raise DataError(f"{base}: directories {some(strange)}; expected {', '.join(classes)} or an alias of these")
+    names, labels = _listed(root, base.relative_to(root).as_posix(), folders, classes)
+    return tuple(names), labels
+
+
 def _listed(root: Path, above: str, folders: dict[str, str], classes: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
     """Names relative to root, and labels, class after class."""
     names: list[str] = []

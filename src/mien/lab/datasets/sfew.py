@@ -9,13 +9,11 @@ canonical one.
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from mien.errors import DataError
 from mien.expressions import BASIC
 from mien.lab.datasets.dataset import AbsentSplitError, FaceDataset
-from mien.lab.datasets.face_files import FaceFiles, Listing, dataset, pictures_in
-from mien.lab.datasets.folder import class_folders
+from mien.lab.datasets.face_files import FaceFiles, Listing, dataset
+from mien.lab.datasets.folder import pictures_of_classes
 from mien.lab.datasets.official import Official, checked
 
 _WHERE = {
@@ -62,15 +60,6 @@ def load(root: Path, *, split: str, allow_partial: bool = False) -> FaceDataset:
 
 
 def _listing(root: Path, base: Path) -> Listing:
-    names: list[str] = []
-    labels: list[int] = []
-    for expression, directory in class_folders(base).items():
-        if expression not in BASIC:
-            raise DataError(
-                f"{base / directory}: {expression} is not an expression of SFEW; expected {', '.join(BASIC)}"
-            )
-        files = pictures_in(base / directory)
-        names += [(base / directory / file).relative_to(root).as_posix() for file in files]
-        labels += [BASIC.index(expression)] * len(files)
+    names, labels = pictures_of_classes(root, base, BASIC)
     films = tuple(Path(name).stem.split("_")[0] for name in names)
-    return Listing(FaceFiles(str(root), tuple(names)), np.array(labels, np.int64), {"film": films})
+    return Listing(FaceFiles(str(root), names), labels, {"film": films})

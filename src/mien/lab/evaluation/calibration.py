@@ -83,13 +83,13 @@ def coverage_at_risk(curve: RiskCoverage, risk: float) -> float:
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """softmax(log p / T), (N, C) float64: the same as dividing the logits by T, as softmax forgets a row's constant."""
+    """softmax(log p / T), (..., C) float64: the same as dividing the logits by T, as softmax forgets a row's constant."""
     if temperature <= 0:
         raise UsageError(f"temperature {temperature}: expected a number above 0")
     scaled = np.log(np.maximum(np.asarray(probabilities, np.float64), SMALLEST)) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
+    scaled -= scaled.max(axis=-1, keepdims=True)
     raised = np.exp(scaled)
-    return raised / raised.sum(axis=1, keepdims=True)
+    return raised / raised.sum(axis=-1, keepdims=True)
 
 
 def negative_log_likelihood(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -101,6 +101,7 @@ def negative_log_likelihood(labels: np.ndarray, probabilities: np.ndarray) -> fl
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """The T that minimises the NLL of softmax(log p / T) (Guo et al. 2017, section 4.2), to 1e-4 in ln T.
 
+    probabilities: (N, C); or (V, N, C), V views of the same rows, whose mean at T is then what is fitted.
     Fit it on rows that are not reported. NLL is convex in 1 / T, so a golden-section search over ln T finds the
     minimum. Raises DataError when the best T lies on the edge of TEMPERATURES (say, when every row is right).
     """
@@ -108,7 +109,8 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     ratio = (np.sqrt(5.0) - 1) / 2
 
     def cost(log_temperature: float) -> float:
-        return negative_log_likelihood(labels, apply_temperature(probabilities, float(np.exp(log_temperature))))
+        calibrated = apply_temperature(probabilities, float(np.exp(log_temperature)))
+        return negative_log_likelihood(labels, calibrated.mean(axis=0) if calibrated.ndim == 3 else calibrated)
 
     left, right = high - ratio * (high - low), low + ratio * (high - low)
     costs = cost(left), cost(right)

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+
 from mien.errors import DataError, UsageError
+from mien.lab.evaluation.delong import auc_difference
 from mien.lab.evaluation.intervals import intervals
 from mien.lab.evaluation.metrics import summary
 from mien.lab.evaluation.paired import McNemar, aligned, detectable_rows, holm, mcnemar, paired_difference
@@ -41,7 +44,8 @@ class Model:
 @dataclass(frozen=True)
 class PairedTest:
     """second - first. difference: of the accuracy, by the paired bootstrap. adjusted: McNemar's p after Holm over all
-    pairs. detectable: the smallest accuracy difference that McNemar's test would see on these rows, at 80 % power."""
+    pairs. detectable: the smallest accuracy difference that McNemar's test would see on these rows, at 80 % power. auc:
+    difference of the macro AUC and its p by DeLong's paired test."""
 
     first: str
     second: str
@@ -49,6 +53,7 @@ class PairedTest:
     mcnemar: McNemar
     adjusted: float
     detectable: float
+    auc: tuple[Interval, float]
 
     @property
     def verdict(self) -> str:
@@ -72,16 +77,16 @@ def compare(
     scores: Mapping[str, Scores],
     *,
     facts: Mapping[str, Mapping[str, float]] | None = None,
-    clusters: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Every model with intervals, and every pair tested. scores: name -> Scores of the same rows under the same labels.
-    facts: name -> parameters, macs, bytes, ms_per_face. clusters: (N,) in the order of the first. Raises DataError when
-    the rows differ."""
+    facts: name -> parameters, macs, bytes, ms_per_face. Rows are drawn together by the clusters of the first scores that
+    have them. Raises DataError when the rows differ."""
     if len(scores) < 2:
         raise UsageError(f"{len(scores)} scores file: a comparison needs at least two")
     first = next(iter(scores.values()))
     same = {name: held if held is first else aligned(first, held) for name, held in scores.items()}
+    clusters = next((held.clusters for held in same.values() if held.clusters is not None), None)
     return Comparison(
         rows=len(first.labels),
         protocol={field: first.protocol[field] for field in SAME_PROTOCOL},
@@ -91,16 +96,16 @@ def compare(
     )
 
 
-def _model(name: str, scores: Scores, facts: Mapping[str, float], clusters: Sequence[str] | None, seed: int) -> Model:
+def _model(name: str, scores: Scores, facts: Mapping[str, float], clusters: np.ndarray | None, seed: int) -> Model:
     spans = intervals(scores, clusters=clusters, seed=seed)
     known = summary(scores)
-    absent = [metric for metric, _ in METRICS if metric not in spans or known[metric] is None]
+    absent = [metric for metric in (*dict(METRICS), "auc") if metric not in spans or known[metric] is None]
     if absent:
         raise DataError(f"{name}: {', '.join(absent)} is undefined for its rows: compare on a split with all classes")
     return Model(name, {metric: spans[metric] for metric, _ in METRICS}, facts)
 
 
-def _tests(scores: Mapping[str, Scores], clusters: Sequence[str] | None, seed: int) -> tuple[PairedTest, ...]:
+def _tests(scores: Mapping[str, Scores], clusters: np.ndarray | None, seed: int) -> tuple[PairedTest, ...]:
     pairs = list(combinations(scores, 2))
     exact = [mcnemar(*(scores[name].predictions == scores[name].labels for name in pair)) for pair in pairs]
     adjusted = holm([test.p for test in exact])
@@ -112,9 +117,14 @@ def _tests(scores: Mapping[str, Scores], clusters: Sequence[str] | None, seed: i
             mcnemar=test,
             adjusted=p,
             detectable=_detectable(test),
+            auc=_auc_difference(scores[first], scores[second], clusters),
         )
         for (first, second), test, p in zip(pairs, exact, adjusted, strict=True)
     )
+
+
+def _auc_difference(first: Scores, second: Scores, clusters: np.ndarray | None) -> tuple[Interval, float]:
+    return auc_difference(first.labels, first.probabilities, second.probabilities, clusters=clusters)
 
 
 def _detectable(test: McNemar) -> float:
@@ -153,7 +163,7 @@ def pair_table(comparison: Comparison) -> Table:
     """Head and rows, one a pair; what could be seen stands before what was."""
     head = (
         "second - first", "could be seen, points", "difference, points", "only first / second right", "McNemar p",
-        "p (Holm)", "verdict",
+        "p (Holm)", "verdict", "AUC difference, points", "DeLong p",
     )  # fmt: skip
     rows: list[tuple[str, ...]] = [
         (
@@ -164,6 +174,8 @@ def pair_table(comparison: Comparison) -> Table:
             f"{test.mcnemar.p:.3g}",
             f"{test.adjusted:.3g}",
             test.verdict,
+            _with_span(test.auc[0], sign="+"),
+            f"{test.auc[1]:.3g}",
         )
         for test in comparison.tests
     ]
@@ -219,4 +231,6 @@ def to_csv(comparison: Comparison) -> str:
         span = test.difference
         numbers = (span.value, span.low, span.high, test.mcnemar.p, test.adjusted, test.detectable)
         writer.writerow((test.second, test.first, "accuracy difference", *numbers))
+        area, p = test.auc
+        writer.writerow((test.second, test.first, "AUC difference", area.value, area.low, area.high, p, "", ""))
     return text.getvalue()

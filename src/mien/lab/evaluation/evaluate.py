@@ -58,7 +58,7 @@ def evaluate(
         "split": data.split,
         "label_rule": data.label_rule,
         "note": data.note,
-        "views": views if views == "single" else f"{views}, mean of {average}",
+        "views": _told(views, average, model.card),
         "head": name,
         "model_sha256": model.sha256,
         "method": model.card.method,
@@ -66,6 +66,12 @@ def evaluate(
         **(protocol or {}),
     }
     return Scores(data.labels, matched, data.classes, np.array(data.ids), facts, np.concatenate(features), data.votes)
+
+
+def _told(views: str, average: str, card: ModelCard) -> str:
+    """The views for the protocol, with those that the file folds in itself."""
+    asked = views if views == "single" else f"{views}, mean of {average}"
+    return asked if card.views == "single" else f"{asked}; in the file: {card.views}"
 
 
 def head_for(card: ModelCard, dataset: str, wanted: str | None) -> str:

@@ -4,10 +4,12 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import numpy as np
 
 from mien.classifier import Classifier
 from mien.errors import MienError, UsageError
@@ -58,12 +60,13 @@ def judge(
     training: Training = Training(),
     accept_mismatch: bool = False,
     page: Path | None = None,
+    faces: bool = False,
 ) -> dict[str, Any]:
     """Evaluate, write scores.npz and metrics.json into `out` (and the report to `page`), and return what metrics.json
     holds: the summary, its intervals, leaks, mismatches, the model's costs and the protocol.
 
-    training: where to look for leaks. Raises DataError when the data are not what the model was
-    made for, unless `accept_mismatch`.
+    training: where to look for leaks. faces: show some in the report. Raises DataError when the data are not what the
+    model was made for, unless `accept_mismatch`.
     """
     opened = open_model(model)
     card = opened.model.card
@@ -73,8 +76,9 @@ def judge(
     scores = evaluate(
         opened.model, data, views=views, average=average, head=head, shift=opened.shift, protocol=dict(opened.facts)
     )
-    hashes = leaks.pixel_hashes(data) if len(data) <= leaks.HASHED_ROWS else None
+    hashes = hashes_of(data)
     clusters, by = clusters_of(data, hashes)
+    scores = with_clusters(scores, clusters)
     spans = intervals(scores, clusters=clusters)
     with nullcontext() if opened.run is None else _one_torch_thread():
         timed = ms_per_face(opened.model, data)
@@ -92,8 +96,17 @@ def judge(
     (out / "metrics.json").write_text(json.dumps(found, indent=1, sort_keys=True), encoding="utf-8")
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
-        report.write_report(page, html(scores, data, found, clusters=clusters, run=opened.run))
+        shown = [] if not faces else faces_of(opened, scores, data)
+        report.write_report(page, html(scores, data, found, clusters=clusters, run=opened.run, faces=shown))
     return found
+
+
+def faces_of(opened: Opened, scores: Scores, data: FaceDataset) -> list[report.Picture]:
+    """Grids of faces, and for a run (not for a file, which has no gradients) where its network looks."""
+    from mien.lab.evaluation import gallery
+
+    looks = [] if opened.run is None else gallery.looks(opened.model, scores, data)  # type: ignore[arg-type]
+    return [*gallery.grids(scores, data), *looks]
 
 
 def open_model(path: Path, *, checkpoint: str = "best.ckpt") -> Opened:
@@ -126,6 +139,16 @@ def training_split(name: str, root: Path | None, **options: Any) -> Training:
     if len(data) > leaks.HASHED_ROWS:
         return Training(absent=f"the training split has {len(data):,} rows, over {leaks.HASHED_ROWS:,}")
     return Training(data)
+
+
+def hashes_of(data: FaceDataset) -> tuple[str, ...] | None:
+    """Hashes of the pictures where there are few enough to hash, else None."""
+    return leaks.pixel_hashes(data) if len(data) <= leaks.HASHED_ROWS else None
+
+
+def with_clusters(scores: Scores, clusters: Sequence[str] | None) -> Scores:
+    """The same scores with the names that their intervals draw rows by."""
+    return scores if clusters is None else replace(scores, clusters=np.asarray(clusters))
 
 
 def clusters_of(data: FaceDataset, hashes: Sequence[str] | None) -> tuple[Sequence[str] | None, str]:
@@ -191,14 +214,17 @@ def html(
     *,
     clusters: Sequence[str] | None = None,
     run: Path | None = None,
+    faces: Sequence[report.Picture] = (),
 ) -> str:
-    """The report of a `judge` result. run: the run folder, for its facts and learning curves."""
+    """The report of a `judge` result. run: the run folder, for its facts and learning curves. faces: more figures."""
     tables = {f"By {table.attribute}": rows_of(table) for table in group_tables(scores, data.groups, clusters=clusters)}
     notes = [*(f"Accepted although {mismatch}." for mismatch in found["mismatches"]), found["leaks"]["sentence"]]
     costs = {"Cost": (("quantity", "value"), [(name, f"{value:,}") for name, value in sorted(found["model"].items())])}
     facts = None if run is None else json.loads((run / "run.json").read_text(encoding="utf-8"))
     curves = [] if run is None else _curves(run / "metrics.csv")
-    return report.report(scores, run=facts, extra=curves, notes=notes, clusters=clusters, tables={**tables, **costs})
+    return report.report(
+        scores, run=facts, extra=[*curves, *faces], notes=notes, clusters=clusters, tables={**tables, **costs}
+    )
 
 
 def _curves(path: Path) -> list[report.Picture]:

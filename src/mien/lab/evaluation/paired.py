@@ -80,6 +80,7 @@ def _reordered(first: Scores, second: Scores) -> Scores:
         ids=second.ids[rows],
         features=None if second.features is None else second.features[rows],
         votes=None if second.votes is None else second.votes[rows],
+        clusters=None if second.clusters is None else second.clusters[rows],
     )
 
 
@@ -169,16 +170,6 @@ def detectable_rows(rows: int, discordant: float, *, level: float = LEVEL, power
         needed = (outer * discordant**0.5 + inner * max(0.0, discordant - middle**2) ** 0.5) / rows**0.5
         low, high = (middle, high) if middle < needed else (low, middle)
     return high
-
-
-def detectable_seeds(deviation: float, runs: int, *, level: float = LEVEL, power: float = POWER) -> float:
-    """The smallest difference of two means of `runs` runs each, seed standard deviation `deviation`, that a two-sample
-    t test sees: (t_{(1 + level) / 2, 2n - 2} + t_{power, 2n - 2}) deviation sqrt(2 / n)."""
-    if runs < 2:
-        raise UsageError(f"{runs} run a side: a difference between seeds needs at least 2")
-    freedom = 2 * runs - 2
-    quantiles = student_quantile((1 + level) / 2, freedom) + student_quantile(power, freedom)
-    return float(quantiles * deviation * (2 / runs) ** 0.5)
 
 
 def seed_difference(first: Sequence[float], second: Sequence[float], *, level: float = LEVEL) -> Difference:

@@ -19,7 +19,9 @@ PROTOCOL_FIELDS: tuple[str, ...] = (
 @dataclass(frozen=True)
 class Scores:
     """labels: (N,) int64, index the columns of probabilities (N, C) float32 (rows sum to 1). classes: C names.
-    ids: (N,) str. features: (N, D) float32 or None. votes: (N, C) float32 or None. protocol: how the numbers came about."""
+    ids: (N,) str. features: (N, D) float32 or None. votes: (N, C) float32 or None. clusters: (N,) str or None: the
+    subject, sequence or picture that rows share ("" for a row of its own), which intervals draw together. protocol: how
+    the numbers came about."""
 
     labels: np.ndarray
     probabilities: np.ndarray
@@ -28,6 +30,7 @@ class Scores:
     protocol: Mapping[str, Any]
     features: np.ndarray | None = None
     votes: np.ndarray | None = None
+    clusters: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         rows, columns = self.probabilities.shape
@@ -56,6 +59,8 @@ class Scores:
         for name, value in (("features", self.features), ("votes", self.votes)):
             if value is not None:
                 held[name] = value.astype(np.float32)
+        if self.clusters is not None:
+            held["clusters"] = self.clusters.astype(str)
         np.savez_compressed(path, **held)
 
     @classmethod
@@ -72,6 +77,7 @@ class Scores:
                 protocol=json.loads(str(held["protocol"])),
                 features=held.get("features"),
                 votes=held.get("votes"),
+                clusters=held.get("clusters"),
             )
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path}: not a scores file ({error}); write one with `mien evaluate`") from None

@@ -1,7 +1,7 @@
 """The one place where a loss obtains its tensors: widened to float32 or more, labels beside them.
 
-Batch-wide quantities (class means, counts, correlations) are computed from what `inputs` returns and from nothing else,
-so a run over several processes would gather here and nowhere else.
+Batch-wide quantities (class means, counts, correlations) are computed from what `inputs` returns. In a run over several
+processes the trainer gathers before it calls the loss, so that what is here is the whole batch.
 """
 
 from dataclasses import dataclass

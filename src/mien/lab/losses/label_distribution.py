@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mien.errors import UsageError
+from mien.lab import ranks
 from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses.inputs import full_precision, inputs, widen
 from mien.lab.losses.loss import Loss, Task
@@ -102,7 +103,7 @@ class TeacherLoss(Loss):
         return super()._apply(fn, *args)
 
     def forward(self, output: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
-        targets = self.targets(batch.images)
+        targets = ranks.gathered(self.targets(batch.images))  # pictures stay with their rank, answers do not
         with full_precision(output.logits):
             logits = inputs(output, batch).logits
             if targets.shape != logits.shape:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mien.errors import UsageError
 from mien.lab.batch import Batch, NetworkOutput
+from mien.lab.losses.inputs import widen
 from mien.lab.losses.loss import Loss, Task
 
 
@@ -39,7 +40,7 @@ class _TwoHeads(Loss):
         if output.heads is None or "fer2013" not in output.heads or batch.votes is None:
             raise UsageError("loss two-heads needs a network with the head 'fer2013' and a batch with votes")
         with torch.autocast(batch.images.device.type, enabled=False):
-            logits, second = output.logits.float(), output.heads["fer2013"].float()
+            logits, second = widen(output.logits), widen(output.heads["fer2013"])
             voted = batch.votes.sum(dim=1)  # 1, or 0 where the row has no usable votes
             soft = -(batch.votes * F.log_softmax(logits, dim=1)).sum() / voted.sum().clamp(min=1)
             hard = F.cross_entropy(second, batch.labels, label_smoothing=self.options.smoothing)

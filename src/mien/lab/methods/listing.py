@@ -1,7 +1,6 @@
 """`mien methods`: what each method is, with parameters and MACs counted now beside the published numbers."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -82,5 +81,16 @@ def page(found: dict[str, Any]) -> Iterable[str]:
     yield ""
     yield from (f"{tag}: {text}" for tag, text in found["deviations"].items())
     yield ""
-    tables = Counter(row["table"] for row in found["published"])
-    yield "published: " + (", ".join(f"{table} ({n} numbers)" for table, n in tables.items()) or "nothing: not a paper")
+    yield from _published(found["published"]) if found["published"] else ["published: nothing, it is not a paper"]
+
+
+def _published(numbers: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """The printed tables: a line for each row, marked where the paper quotes it from another work."""
+    tables: dict[str, dict[str, list[str]]] = {}
+    for number in numbers:
+        row = f"{number['row']} (quoted)" if number["quoted"] else number["row"]
+        cells = tables.setdefault(number["table"], {}).setdefault(row, [])
+        cells.append(f"{number['column']} {number['value']:.10g} {number['unit']}")
+    for table, rows in tables.items():
+        yield f"published, {table}"
+        yield from (f"  {row}: {'; '.join(cells)}" for row, cells in rows.items())

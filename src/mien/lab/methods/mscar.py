@@ -29,8 +29,8 @@ DEVIATIONS = {
     "D8": "FER+ labels use the majority rule (3,153 test pictures) unless another label rule is set: no common rule makes "
     "all eight printed FER+ accuracies exact. The CK+ split that fits the printed fractions (147 test pictures, drawn by "
     "picture) puts frames of one sequence on both sides; split by subject for an honest figure.",
-    "D9": "The cpu preset takes a quarter of the widths and trains 12 epochs on a cosine schedule with a mirror flip and a narrower "
-    "zoom, so that it runs on two cores.",
+    "D9": "The cpu preset takes a quarter of the widths and trains 12 epochs on a cosine schedule with a mirror flip and a "
+    "narrower zoom, so that it runs on two cores.",
 }
 
 PAPER = Recipe(

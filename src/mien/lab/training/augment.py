@@ -30,7 +30,7 @@ def augment(
     matrix = _affine(u, options, side=pictures.shape[-1], size=size, window=window)
     warped = warp_affine(
         pictures,
-        torch.from_numpy(matrix),
+        torch.from_numpy(matrix).to(pictures.device),
         (size, size),
         mode="bilinear",
         padding_mode=options.fill,
@@ -82,7 +82,7 @@ def _centres(u: np.ndarray, options: Augment, window: float) -> tuple[np.ndarray
 
 def _light(pictures: Tensor, u: np.ndarray, options: Augment) -> Tensor:
     """Contrast about the picture's mean, brightness, one grey square, blur."""
-    column = torch.from_numpy(u)[:, :, None, None, None]
+    column = torch.from_numpy(u)[:, :, None, None, None].to(pictures.device)
     if options.contrast:
         mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
         pictures = mean + (pictures - mean) * (1 + (2 * column[:, 0] - 1) * options.contrast)
@@ -93,9 +93,11 @@ def _light(pictures: Tensor, u: np.ndarray, options: Augment) -> Tensor:
     if options.blur:
         chosen = np.flatnonzero(u[:, 6] < options.blur)
         if len(chosen):
-            sigma = torch.from_numpy(_between(u[chosen, 7], _BLUR_SIGMA).astype(np.float32))[:, None].expand(-1, 2)
-            rows = torch.from_numpy(chosen)
-            pictures = pictures.index_copy(0, rows, gaussian_blur2d(pictures[rows], (9, 9), sigma))
+            sigma = torch.from_numpy(_between(u[chosen, 7], _BLUR_SIGMA).astype(np.float32)).to(pictures.device)[
+                :, None
+            ]
+            rows = torch.from_numpy(chosen).to(pictures.device)
+            pictures = pictures.index_copy(0, rows, gaussian_blur2d(pictures[rows], (9, 9), sigma.expand(-1, 2)))
     return pictures
 
 
@@ -107,7 +109,7 @@ def _cutout(pictures: Tensor, u: np.ndarray, options: Augment) -> Tensor:
     near = [torch.from_numpy(np.abs(grid.numpy()[None] - u[:, k, None]) < half[:, None]) for k in (2, 3)]
     inside = near[0][:, None, :, None] & near[1][:, None, None, :]
     chosen = torch.from_numpy(u[:, 0] < options.cutout)[:, None, None, None]
-    return torch.where(inside & chosen, torch.tensor(0.5, dtype=pictures.dtype), pictures)
+    return pictures.masked_fill((inside & chosen).to(pictures.device), 0.5)
 
 
 def _noise(pictures: Tensor, ids: np.ndarray, options: Augment, seed: int, epoch: int) -> Tensor:
@@ -120,6 +122,6 @@ def _noise(pictures: Tensor, ids: np.ndarray, options: Augment, seed: int, epoch
         return pictures
     strength = _between(u[chosen, 1], _NOISE_STD).astype(np.float32)
     noise = normal(seed, epoch, ids[chosen], draws=pictures[0].numel(), stream=_NOISE + 1)
-    rows = torch.from_numpy(chosen)
+    rows = torch.from_numpy(chosen).to(pictures.device)
     added = torch.from_numpy(noise * strength[:, None]).reshape(-1, *pictures.shape[1:])
-    return pictures.index_add(0, rows, added.to(pictures.dtype))
+    return pictures.index_add(0, rows, added.to(pictures))

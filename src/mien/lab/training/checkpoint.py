@@ -45,7 +45,8 @@ class KeepRun(Checkpoint):
         row = {"epoch": float(trainer.current_epoch)}
         row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         self.rows.append(row)
-        write_rows(self.folder / "metrics.csv", self.rows)
+        if trainer.is_global_zero:
+            write_rows(self.folder / "metrics.csv", self.rows)
         improved = row["selection"] > self.best
         if improved:
             self.best, self.best_epoch = row["selection"], trainer.current_epoch

@@ -1,4 +1,7 @@
-"""From a FaceDataset to batches: pixels decoded once into memory while they fit, lazily otherwise."""
+"""From a FaceDataset to batches: pixels decoded once into memory while they fit, lazily otherwise.
+
+Over several ranks, the n-th batches of all of them are together the rows of the n-th batch of one process, split contiguously.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,6 +11,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mien.card import InputSpec
+from mien.errors import UsageError
+from mien.lab import ranks
 from mien.lab.batch import Batch
 from mien.lab.datasets import FaceDataset
 from mien.lab.training.randomness import permutation
@@ -44,31 +49,48 @@ class Pictures(Dataset[Batch]):
 
 
 class EpochSampler(Sampler[int]):
-    """Rows in an order that depends on (seed, epoch) alone. Lightning calls `set_epoch`."""
+    """This rank's rows of every full batch, in an order that depends on (seed, epoch) alone. Lightning calls `set_epoch`."""
 
-    def __init__(self, count: int, seed: int) -> None:
+    def __init__(self, count: int, seed: int, *, batch: int) -> None:
         self.count, self.seed, self.epoch = count, seed, 0
+        self.batches, self.batch, self.share = count // batch, batch, _share(batch)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        return iter(permutation(self.seed, self.epoch, self.count).tolist())
+        order = permutation(self.seed, self.epoch, self.count)[: self.batches * self.batch]
+        return iter(order.reshape(self.batches, -1, self.share)[:, ranks.own()].ravel().tolist())
 
     def __len__(self) -> int:
-        return self.count
+        return self.batches * self.share
+
+
+def _share(batch: int) -> int:
+    """How many rows of a batch each rank takes. Raises UsageError where they do not divide."""
+    share, rest = divmod(batch, ranks.count())
+    if rest:
+        raise UsageError(
+            f"a batch of {batch} rows does not divide by {ranks.count()} processes; choose --set batch=N with a multiple of "
+            f"{ranks.count()} (a training set smaller than a batch is one batch), or another --devices"
+        )
+    return share
 
 
 def training_loader(data: FaceDataset, spec: InputSpec, *, batch: int, seed: int) -> DataLoader[Batch]:
     """Shuffled full batches; the last, incomplete one is left out (other rows each epoch) unless it is the only one."""
-    sampler = EpochSampler(len(data), seed)
-    return DataLoader(
-        Pictures(data, spec), batch_size=batch, sampler=sampler, drop_last=len(data) >= batch, collate_fn=_as_is
-    )
+    sampler = EpochSampler(len(data), seed, batch=min(batch, len(data)))
+    return DataLoader(Pictures(data, spec), batch_size=sampler.share, sampler=sampler, collate_fn=_as_is)
 
 
 def ordered_loader(data: FaceDataset, spec: InputSpec, *, batch: int = 256) -> DataLoader[Batch]:
-    """Every row once, in the dataset's order."""
+    """Every row once, in the dataset's order. Over several ranks each takes a contiguous part, none of them padded."""
+    if len(data) < ranks.count():
+        raise UsageError(
+            f"{data.name} {data.split}: {len(data)} rows for {ranks.count()} processes; use fewer --devices"
+        )
+    if ranks.count() > 1:
+        data = data.subset(np.array_split(np.arange(len(data)), ranks.count())[ranks.own()])
     return DataLoader(Pictures(data, spec), batch_size=batch, collate_fn=_as_is)
 
 

@@ -11,11 +11,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mien.card import InputSpec
 from mien.errors import UsageError
+from mien.lab import ranks
 from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses import Loss
 from mien.lab.methods.method import Recipe
 from mien.lab.networks import Network
-from mien.lab.training import randomness, schedule
+from mien.lab.training import distributed, randomness, schedule
 from mien.lab.training.augment import augment
 from mien.lab.training.average import Average
 
@@ -68,7 +69,7 @@ class Training(pl.LightningModule):
         torch.manual_seed(
             (self.seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
         )  # dropout: nothing to restore on resume
-        output = self.network(prepared.images)
+        output, prepared = distributed.over_ranks(self.network(prepared.images), prepared)
         terms = self.loss(output, prepared)
         total = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(total):
@@ -102,7 +103,9 @@ class Training(pl.LightningModule):
         labels = batch.labels
         if self.redraw_labels and batch.votes is not None:
             u = torch.from_numpy(randomness.uniform(self.seed, epoch, ids, draws=1, stream=_DRAWN_LABELS))
-            labels = (batch.votes.cumsum(dim=1) < u).sum(dim=1).clamp(max=batch.votes.shape[1] - 1)
+            labels = (
+                (batch.votes.cumsum(dim=1) < u.to(batch.votes.device)).sum(dim=1).clamp(max=batch.votes.shape[1] - 1)
+            )
         return Batch(self._normalised(images), labels, batch.votes, batch.ids)
 
     def _normalised(self, images: Tensor) -> Tensor:
@@ -121,7 +124,7 @@ class Training(pl.LightningModule):
         self._tally.setdefault(name, []).append((logits.argmax(dim=1) == batch.labels).float())
 
     def on_validation_epoch_end(self) -> None:
-        accuracies = {name: torch.cat(rows).mean().item() for name, rows in self._tally.items()}
+        accuracies = {name: _share_of_all(self._tally[name]) for name in self.validation}
         reported = accuracies.pop(REPORTED, None)
         if reported is not None:
             self.log("reported_accuracy", reported)
@@ -145,6 +148,13 @@ class Training(pl.LightningModule):
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         scheduler.step()
+
+
+def _share_of_all(right: list[Tensor]) -> float:
+    """The mean of every rank's rows, each 1 or 0."""
+    rows = torch.cat(right)
+    hits, count = ranks.summed(torch.stack([rows.sum(), rows.new_tensor(len(rows))]))  # whole numbers, exact up to 2^24
+    return (hits / count).item()
 
 
 def head_logits(output: NetworkOutput, name: str) -> Tensor:

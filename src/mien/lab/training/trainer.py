@@ -14,10 +14,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import ClusterEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 
 from mien.errors import DataError, UsageError
-from mien.lab import datasets
+from mien.lab import datasets, ranks
 from mien.lab.datasets import FaceDataset
 from mien.lab.evaluation.leaks import HASHED_ROWS, pixel_hashes
 from mien.lab.losses import Task
@@ -25,7 +27,7 @@ from mien.lab.methods.method import Recipe
 from mien.lab.networks.counts import count
 from mien.lab.networks.pretrained import load_pretrained
 from mien.lab.protocol import command_line, commit, file_sha256, versions
-from mien.lab.training import runs
+from mien.lab.training import distributed, launch, runs
 from mien.lab.training.checkpoint import AtomicCheckpoints, KeepRun, SaveEpoch
 from mien.lab.training.feed import ordered_loader, training_loader
 from mien.lab.training.module import REPORTED, Training
@@ -35,6 +37,12 @@ from mien.lab.training.teacher import load_teacher
 HOLDOUT_SHARE = 0.1  # of the training split, per class
 HOLDOUT_SEED = 20_130_101  # fixed: the same rows are held out in every run and for every seed
 _PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+_EXPECTED = (  # warnings of Lightning and torch that say nothing new
+    ".*does not have many workers.*",
+    ".*module.s. in eval mode at the start of training.*",  # the average
+    ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
+    ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged is equal on all ranks
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,9 @@ def train(
     teacher: Path | None = None,
     watched: FaceDataset | None = None,
     threads: int | None = None,
+    devices: int | None = None,
+    nodes: int | None = None,
+    rank_wait: float = launch.WAIT,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Train and return the run folder. Raises UsageError or DataError before anything is written when the call is wrong.
@@ -75,11 +86,49 @@ def train(
     pretrained: a checkpoint to start from (.safetensors or .pth). teacher: a run folder whose network gives the targets.
     watched: rows that are reported later. They choose nothing; the epoch that is best on them is kept as
     best_on_test.ckpt, to show how much choosing by them would flatter.
+    devices, nodes: processes per machine and machines (`launch`); default: one, or what torchrun or SLURM started. The run is
+    the same run with any number of them, and may be resumed with another. rank_wait: s without an answer from another
+    process until one gives up. With several devices all arguments must be picklable.
     """
+    layout = launch.layout(devices, nodes)
+    options: dict[str, Any] = {
+        "seed": seed, "resume": resume, "pretrained": pretrained, "teacher": teacher, "watched": watched, "threads": threads,
+    }  # fmt: skip
+    if layout.size > 1 and not launch.inside():
+        options["threads"] = threads or max(1, (os.cpu_count() or 1) // layout.devices)
+        everywhere = {**options, "devices": layout.devices, "nodes": layout.nodes, "rank_wait": rank_wait, "say": say}
+        launch.spawn(train, (choice, source, folder), everywhere, layout)
+        return folder
+    with launch.joined(layout, wait=rank_wait) as place:
+        _train(choice, source, folder, **options, say=say if ranks.own() == 0 else _silent, layout=layout, place=place)
+    return folder
+
+
+def _silent(line: str) -> None:
+    """What the ranks other than 0 print."""
+
+
+def _train(
+    choice: Choice,
+    source: Source,
+    folder: Path,
+    *,
+    seed: int,
+    resume: bool,
+    pretrained: Path | None,
+    teacher: Path | None,
+    watched: FaceDataset | None,
+    threads: int | None,
+    say: Callable[[str], None],
+    layout: launch.Layout,
+    place: ClusterEnvironment | None,
+) -> None:
+    """`train` as one rank of `layout`. Rank 0 alone writes the folder, and decides what is resumed."""
     _, recipe = resolve(choice)
     data, validation = load_data(source, recipe)
     run = _facts(choice, source, recipe, data, seed) | _origins(pretrained, teacher)
-    last = _resumable(folder, run, resume)
+    _same_everywhere(run)
+    last = ranks.decided(lambda: _resumable(folder, run, resume))
     _quiet(threads)
     frozen = None if teacher is None else load_teacher(teacher, classes=data.classes, spec=runs.spec_of(recipe))
     module, facts = _build(recipe, data, validation, seed, run, frozen)
@@ -88,21 +137,22 @@ def train(
     if pretrained is not None and last is None:
         say(load_pretrained(module.network, pretrained).text())
         module.restart_average()
-    if last is None:
-        runs.write(folder, facts)
-        runs.keep_crops(folder, next(iter(validation.values())), runs.spec_of(recipe, recipe.resize))
-    keep = KeepRun(folder, patience=recipe.early_stop, say=say)
-    trainer = _lightning(recipe, folder, [keep, SaveEpoch(keep)])
     spec = runs.spec_of(recipe, recipe.resize)
     judged = [*validation.values(), *([] if watched is None else [watched])]
     loaders = [ordered_loader(held, spec) for held in judged]
     feed = training_loader(data, spec, batch=recipe.batch, seed=seed)
+    if layout.size > 1:
+        distributed.convert(module.network)
+        facts["ranks"] = {"devices": layout.devices, "nodes": layout.nodes}
+    if last is None and ranks.own() == 0:
+        runs.write(folder, facts)
+        runs.keep_crops(folder, next(iter(validation.values())), spec)
+    keep = KeepRun(folder, patience=recipe.early_stop, say=say)
+    trainer = _lightning(recipe, folder, [keep, SaveEpoch(keep)], layout, place)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start of training.*")  # the average
-        warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.` is deprecated.*")
+        for message in _EXPECTED:
+            warnings.filterwarnings("ignore", message=message)
         trainer.fit(module, feed, loaders, ckpt_path=None if last is None else str(last), weights_only=True)
-    return folder
 
 
 def load_data(source: Source, recipe: Recipe) -> tuple[FaceDataset, dict[str, FaceDataset]]:
@@ -203,6 +253,17 @@ def _resumable(folder: Path, run: dict[str, Any], resume: bool) -> Path | None:
     return last if last.is_file() else None
 
 
+def _same_everywhere(run: dict[str, Any]) -> None:
+    """Refuse to train where ranks read other data or were asked for something else."""
+    for rank, told in enumerate(ranks.told_by_all(run)):
+        differing = [key for key in run if told.get(key) != run[key]]
+        if differing:
+            raise UsageError(
+                f"rank {rank} is about to train something else than rank {ranks.own()}: {', '.join(differing)} differ; give "
+                "every machine the same files and the same command"
+            )
+
+
 def _as_json(value: Any) -> Any:
     """Tuples as lists, as they come back from run.json."""
     if isinstance(value, dict):
@@ -256,19 +317,29 @@ def _build(
     return module, facts
 
 
-def _lightning(recipe: Recipe, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _lightning(
+    recipe: Recipe, folder: Path, callbacks: list[pl.Callback], layout: launch.Layout, place: ClusterEnvironment | None
+) -> pl.Trainer:
     if recipe.precision not in _PRECISIONS:
         raise UsageError(f"precision {recipe.precision!r}: expected one of {', '.join(_PRECISIONS)}")
     bar = sys.stderr.isatty() and os.environ.get("CI") is None
+    several: dict[str, Any] = {"accelerator": "auto", "devices": 1}
+    if place is not None:
+        several = {
+            "accelerator": "cuda" if torch.cuda.is_available() else "cpu",
+            "devices": layout.devices,
+            "num_nodes": layout.nodes,
+            "strategy": DDPStrategy(**distributed.DDP_OPTIONS),
+            "use_distributed_sampler": False,  # `feed` gives each rank its rows
+        }
     return pl.Trainer(
         max_epochs=recipe.epochs,
-        accelerator="auto",
-        devices=1,
+        **several,
         precision=_PRECISIONS[recipe.precision],  # type: ignore[arg-type]
         gradient_clip_val=recipe.clip or None,
         callbacks=[*([TQDMProgressBar()] if bar else []), *callbacks],
         logger=TensorBoardLogger(folder, name="tensorboard", version=""),
-        plugins=[AtomicCheckpoints()],
+        plugins=[AtomicCheckpoints(), *([] if place is None else [place])],
         enable_progress_bar=bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,

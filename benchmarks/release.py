@@ -1,0 +1,160 @@
+"""From a finished run to the shipped file: export every form, measure, choose, copy, renew every result and table.
+
+    python benchmarks/release.py RUN --root DIR            writes src/mien/models/mien-small.onnx, results and documents
+    python benchmarks/release.py RUN --root DIR --try OUT  the same into OUT, touching nothing in the checkout
+
+The choice is variants.chosen: the smallest file whose mean PublicTest accuracy over both heads is less than 0.3 points under
+float32's, with the flip folded in when one face then takes under 5 ms on one thread and the mean does not fall.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import variants
+
+from mien.classifier import Classifier, Prediction
+from mien.lab.training import export as exporting
+from mien.lab.training import runs
+from mien.lab.training.forms import VIEWS, WEIGHTS, Form
+
+HERE = Path(__file__).resolve().parent
+SHIPPED = HERE.parent / "src" / "mien" / "models" / "mien-small.onnx"
+KEPT = ("run.json", "metrics.csv")  # of the run, under benchmarks/runs
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a release writes: the shipped file, the results, and the records of runs (None: nowhere)."""
+
+    shipped: Path
+    results: Path
+    records: Path | None
+
+
+class Remembered:
+    """A model that classifies a face once, however often it is asked: the two heads' rows and the two views overlap."""
+
+    def __init__(self, model: Classifier) -> None:
+        self.model, self.card, self.sha256 = model, model.card, model.sha256
+        self.known: dict[bytes, tuple[dict[str, np.ndarray], np.ndarray]] = {}
+
+    def run(self, batch: np.ndarray) -> Prediction:
+        keys = [row.tobytes() for row in batch]
+        new = [place for place, key in enumerate(keys) if key not in self.known]
+        if new:
+            found = self.model.run(batch[new])
+            for i, place in enumerate(new):
+                self.known[keys[place]] = ({h: p[i] for h, p in found.probabilities.items()}, found.features[i])
+        rows = [self.known[key] for key in keys]
+        probabilities = {head: np.stack([row[0][head] for row in rows]) for head in self.card.heads}
+        return Prediction(probabilities, np.stack([row[1] for row in rows]))
+
+
+def export_all(run: Path, root: Path, folder: Path) -> list[Path]:
+    """Every form of the run into `folder`. The temperatures are fitted once for each views, on the float32 file of a single
+    view at temperature 1, which ONNX Runtime runs faster than torch."""
+    rows, faces = exporting.validation_rows(run, root), exporting.training_rows(run, root)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    with TemporaryDirectory() as scratch:
+        path = exporting.export(run, Path(scratch) / "plain.onnx")
+        plain = Remembered(Classifier(path, threads=os.cpu_count() or 1))
+        for views in VIEWS:
+            temperatures = exporting.fitted_temperatures(plain, rows, Form(views))
+            for weights in WEIGHTS:
+                out = folder / f"{weights}-{views}.onnx"
+                form = Form(views, weights=weights)
+                exporting.export(run, out, rows=rows, form=form, faces=faces, temperatures=temperatures)
+                print(f"{out.name}: {out.stat().st_size / 1e6:.2f} MB, temperatures {temperatures}", flush=True)
+                written.append(out)
+    return written
+
+
+def script(name: str, *words: str) -> None:
+    """Run one of the benchmarks. Raises CalledProcessError when it fails, after printing what it said."""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, str(HERE / name), *words], capture_output=True, text=True, check=False)
+    print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+    if done.returncode:
+        print(done.stdout + done.stderr, flush=True)
+    done.check_returncode()
+
+
+def measure(root: Path, places: Places) -> None:
+    """Everything that the documents say of the shipped file. Its own speed first and alone, the rest two at a time."""
+    common = ("--model", str(places.shipped), "--results", str(places.results))
+    data = ("--root", str(root))
+    script("bundled.py", *data, *common)
+    jobs = (
+        ("degradations.py", *data, *common, "--threads", "1"),
+        ("photographs.py", *common),
+        ("agreement.py", *data, *common, "--threads", "1"),
+    )
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        for running in [pool.submit(script, *job) for job in jobs]:
+            running.result()
+
+
+def record(run: Path, folder: Path) -> None:
+    """Keep what the documents read of the run, and the hash of the weights that were exported."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in KEPT:
+        shutil.copyfile(run / name, folder / name)
+    digest = hashlib.sha256((run / "best.ckpt").read_bytes()).hexdigest()
+    (folder / "SHA256SUMS").write_text(f"{digest}  best.ckpt\n", encoding="utf-8")
+
+
+def release(run: Path, root: Path, folder: Path, places: Places) -> Path:
+    """Export into `folder`, measure all forms, ship the chosen one. Returns the chosen file."""
+    epochs = runs.read(run)["recipe"]["epochs"]
+    done = len((run / "metrics.csv").read_text(encoding="utf-8").splitlines()) - 1
+    print(f"{run.name}: {done} of {epochs} epochs", flush=True)
+    export_all(run, root, folder)
+    script("variants.py", "--models", str(folder), "--root", str(root), "--results", str(places.results))
+    found = json.loads((places.results / "variants.json").read_text(encoding="utf-8"))
+    chosen = folder / variants.chosen(found["variants"])["file"]
+    print(f"chosen: {chosen.name}", flush=True)
+    shutil.copyfile(chosen, places.shipped)
+    measure(root, places)
+    if places.records is not None:
+        record(run, places.records / run.name)
+    return chosen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument(
+        "--try", dest="trial", type=Path, metavar="OUT", help="write into OUT and leave the checkout alone"
+    )
+    options = parser.parse_args()
+    began = time.monotonic()
+    if options.trial is None:
+        places = Places(SHIPPED, HERE / "results", HERE / "runs")
+        release(options.run, options.root, options.run / "exports", places)
+        script("documents.py")
+    else:
+        options.trial.mkdir(parents=True, exist_ok=True)
+        release(
+            options.run,
+            options.root,
+            options.trial / "exports",
+            Places(options.trial / SHIPPED.name, options.trial, None),
+        )
+    print(f"{time.monotonic() - began:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Files by URL (s3://, gs://, hdfs://, file:// ...), through fsspec and the driver that the user installed for them.
+
+Only jobs on Ray take URLs (`mien read s3://bucket/faces -o s3://bucket/out --engine ray`). A plain path stays a path.
+Web addresses are refused: mien reads storage, it does not fetch pages.
+"""
+
+import contextlib
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from mien import images
+from mien.errors import ImageError, UsageError
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # a scheme has two letters or more, a Windows drive one
+_WEB = frozenset(("http", "https"))
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether the place is a URL. A `Path` never is: it has merged the slashes."""
+    return isinstance(place, str) and _URL.match(place) is not None
+
+
+def protocols(sources: Iterable[str]) -> tuple[str, ...]:
+    """The schemes of the URLs among the sources, each once, sorted."""
+    return tuple(sorted({found[1] for source in sources if (found := _URL.match(source))}))
+
+
+def check_protocols(names: Iterable[str]) -> None:
+    """Raises UsageError unless every scheme's driver is installed here."""
+    for name in names:
+        _driver(name)
+
+
+def gather(paths: Iterable[str]) -> list[str]:
+    """The pictures that the paths and URLs name, each once, in the order of `images.gather`: a folder stands for those
+    in it and below, a list for its lines, which may name paths and URLs.
+
+    Raises UsageError as `images.gather` does, and for a web address or a URL whose driver is not installed.
+    """
+    found: dict[str, None] = {}
+    for path in paths:
+        found.update(dict.fromkeys(_gathered(path)))
+    check_protocols(protocols(found))
+    return list(found)
+
+
+def open_picture(url: str) -> IO[bytes]:
+    """The file's bytes under the URL as its name. Raises ImageError naming the URL and the reason."""
+    try:
+        system, path = _at(url)
+        return _Named(system.cat_file(path), url)
+    except UsageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{url}: no such file") from None
+    except IsADirectoryError:
+        raise ImageError(f"{url}: not a regular file") from None
+    except Exception as error:  # every driver has errors of its own
+        raise ImageError(f"{url}: cannot be opened ({_reason(error)})") from None
+
+
+class Folder:
+    """The files directly in a folder at a URL. A file is written and read whole. Raises UsageError with the reason
+    where the storage refuses."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._system, self._path = _at(self.url)
+
+    def names(self) -> list[str]:
+        """The files' names, sorted; [] where there is no folder."""
+        try:
+            self._system.invalidate_cache()
+            return sorted(PurePosixPath(path).name for path in self._system.ls(self._path, detail=False))
+        except FileNotFoundError:
+            return []
+        except Exception as error:
+            raise self._refused("listed", error) from None
+
+    def has(self, name: str) -> bool:
+        try:
+            self._system.invalidate_cache()
+            return bool(self._system.exists(f"{self._path}/{name}"))
+        except Exception as error:
+            raise self._refused("read", error) from None
+
+    def read(self, names: Sequence[str]) -> list[bytes]:
+        """The files' contents, fetched at once where the driver can."""
+        if not names:
+            return []
+        try:
+            found = self._system.cat([f"{self._path}/{name}" for name in names])
+        except Exception as error:
+            raise self._refused("read", error) from None
+        by_name = {PurePosixPath(path).name: data for path, data in found.items()}
+        return [by_name[name] for name in names]
+
+    def write(self, name: str, data: bytes) -> None:
+        with contextlib.suppress(Exception):  # object stores have no folders, and may forbid to ask for one
+            self._system.makedirs(self._path, exist_ok=True)
+        try:
+            self._system.pipe_file(f"{self._path}/{name}", data)
+        except Exception as error:
+            raise self._refused("written", error) from None
+
+    def remove(self, names: Iterable[str]) -> None:
+        try:
+            for name in names:
+                self._system.rm_file(f"{self._path}/{name}")
+        except Exception as error:
+            raise self._refused("removed", error) from None
+
+    def _refused(self, what: str, error: Exception) -> UsageError:
+        return UsageError(
+            f"{self.url}: cannot be {what} ({_reason(error)}); check the URL and the credentials that its driver uses"
+        )
+
+
+class _Named(io.BytesIO):
+    """Bytes with the name that error messages and readings give them."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
+
+
+def _gathered(path: str) -> list[str]:
+    suffix = PurePosixPath(path).suffix.lower()
+    if not is_url(path):
+        return _listed(path) if suffix in images.LIST_SUFFIXES and not images.is_folder(path) else _local(path)
+    if suffix in images.LIST_SUFFIXES:
+        return _listed(path)
+    system, place = _at(path)
+    try:
+        folder = system.isdir(place)
+        inside = system.find(place) if folder else []
+    except Exception as error:
+        raise UsageError(f"{path}: cannot be listed ({_reason(error)}); check the URL and its credentials") from None
+    if not folder:
+        return [path]
+    found = [name for name in inside if PurePosixPath(name).suffix.lower() in images.SUFFIXES]
+    if not found:
+        raise UsageError(f"{path}: no pictures there; expected files ending in {' '.join(sorted(images.SUFFIXES))}")
+    # Folder by folder, a folder's own files before those below it, by name: as `images.in_folder` walks.
+    ordered = sorted(found, key=lambda name: (PurePosixPath(name).parts[:-1], PurePosixPath(name).name))
+    return [str(system.unstrip_protocol(name)) for name in ordered]
+
+
+def _local(path: str) -> list[str]:
+    return [str(found) for found in images.gather([path])]
+
+
+def _listed(path: str) -> list[str]:
+    """What a list names, wherever it lies; a relative path starts from the list's own folder."""
+    if is_url(path):
+        root = path.rpartition("/")[0]
+        with _open_list(path) as file:
+            return [name if _absolute(name) else f"{root}/{name}" for name in images.names_in_list(file, path)]
+    try:
+        with Path(path).open(**images.LIST_TEXT) as file:
+            names = images.names_in_list(file, path)
+    except OSError as error:
+        raise UsageError(f"{path}: the list cannot be opened ({error.strerror}); check its path") from None
+    return [name if is_url(name) else str(Path(path).parent / name) for name in names]
+
+
+def _absolute(name: str) -> bool:
+    return is_url(name) or Path(name).is_absolute()
+
+
+def _open_list(url: str) -> IO[str]:
+    system, path = _at(url)
+    try:
+        return io.TextIOWrapper(io.BytesIO(system.cat_file(path)), **images.LIST_TEXT)
+    except Exception as error:
+        raise UsageError(f"{url}: the list cannot be opened ({_reason(error)}); check the URL") from None
+
+
+def _at(url: str) -> tuple[Any, str]:
+    """fsspec's file system and the path in it. Raises UsageError where there is no driver for the scheme."""
+    found = _URL.match(url)
+    if found is None:
+        raise UsageError(f"{url} is no URL: expected something like s3://bucket/folder")
+    _driver(found[1])
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except Exception as error:  # no credentials, a wrong endpoint
+        raise UsageError(f"{url}: cannot be reached ({_reason(error)}); check the URL and its credentials") from None
+    return system, str(path)
+
+
+def _driver(protocol: str) -> None:
+    if protocol in _WEB:
+        raise UsageError(f"{protocol}://: mien never fetches from the web; download the pictures and pass their path")
+    try:
+        import fsspec
+    except ImportError:
+        raise UsageError(f'{protocol}:// needs fsspec, of the extra ray; run `pip install "mien[ray]"`') from None
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ValueError:
+        known = ", ".join(sorted(set(fsspec.available_protocols()) - _WEB))
+        raise UsageError(f"{protocol}:// is not a scheme that fsspec knows: expected one of {known}") from None
+    except ImportError as error:  # fsspec says which package to install: "Install s3fs to access S3"
+        raise UsageError(f"{protocol}:// needs its driver: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip().split("\n")[0]
+    return text or type(error).__name__

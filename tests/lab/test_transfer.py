@@ -1,0 +1,192 @@
+"""What a run starts from and learns from: teachers, checkpoints, another network, another loss, a batch of one."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_fer
+import torch
+
+from mien import cli
+from mien.errors import UsageError
+from mien.lab.evaluation.judge import judge
+from mien.lab.networks.norm import SingleValueBatchWarning
+from mien.lab.training import runs
+from mien.lab.training.recipes import Choice
+from mien.lab.training.teacher import Teacher, load_teacher
+from mien.lab.training.trainer import Source, train
+
+pytestmark = pytest.mark.slow  # tiny trainings
+
+TINY = ("network.width=0.05", "epochs=1", "batch=32")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small FER-2013, and a trained teacher of it."""
+    place = tmp_path_factory.mktemp("transfer")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIEN_CACHE", str(place / "cache"))
+        root = small_fer.write(place / "data")
+        teacher = place / "teacher"
+        train(Choice("ldg", "cpu", settings=TINY), source(root), teacher, threads=1, say=lambda line: None)
+    return {"root": root, "teacher": teacher, "cache": place / "cache"}
+
+
+@pytest.fixture(autouse=True)
+def cache(world: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIEN_CACHE", str(world["cache"]))
+
+
+def source(root: Path) -> Source:
+    return Source("fer2013", root, allow_partial=True)
+
+
+def command(root: Path, out: Path, method: str, *options: str, data: str = "fer2013") -> list[str]:
+    where = [
+        "--data",
+        data,
+        "--root",
+        str(root),
+        "--allow-partial",
+        "--preset",
+        "cpu",
+        "--threads",
+        "1",
+        "-o",
+        str(out),
+    ]
+    return ["train", method, *where, *(word for setting in TINY[1:] for word in ("--set", setting)), *options]
+
+
+def ran(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    told = capsys.readouterr()
+    return int(ended.value.code or 0), told.out, told.err
+
+
+def metrics(run: Path) -> dict[str, str]:
+    head, *rows = (run / "metrics.csv").read_text().splitlines()
+    return dict(zip(head.split(","), rows[-1].split(","), strict=True))
+
+
+def test_the_generator_teaches_its_student(
+    world: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "student"
+    width = ("--set", TINY[0])
+    status, _, told = ran(capsys, command(world["root"], run, "resface", "--teacher", str(world["teacher"]), *width))
+    assert status == 0, told
+    facts = runs.read(run)
+    assert facts["teacher"]["file"] == "best.ckpt" and len(facts["teacher"]["sha256"]) == 64
+    assert 0 < float(metrics(run)["train_label_distribution"]) < 1  # ln 7 / 7 for uniform answers to uniform targets
+
+
+def test_a_student_without_a_teacher_or_votes_is_told_what_to_pass(
+    world: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, told = ran(capsys, command(world["root"], tmp_path / "a", "resface"))
+    assert status == 2 and "--teacher PATH" in told
+    status, _, told = ran(capsys, command(world["root"], tmp_path / "b", "resface", "--set", "loss.source=votes"))
+    assert status == 2 and "--data ferplus" in told
+    status, _, told = ran(capsys, command(world["root"], tmp_path / "c", "resface", "--teacher", str(tmp_path / "no")))
+    assert status == 2 and "no such file" in told
+    assert not any((tmp_path / name).exists() for name in "abc")
+
+
+def test_a_teacher_of_other_classes_order_or_colour_is_refused_by_name(
+    world: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = str(world["teacher"])
+    status, _, told = ran(
+        capsys, command(world["root"], tmp_path / "a", "resface", "--teacher", teacher, data="ferplus")
+    )
+    assert status == 2
+    assert (
+        f"teacher {teacher}: it answers neutral, happy, sad, surprise, fear, disgust, anger; the student learns" in told
+    )
+    assert "contempt; train a teacher on the same dataset" in told
+    assert not (tmp_path / "a").exists()
+    facts = runs.read(world["teacher"])
+    spec = runs.spec_of(runs.load_network(world["teacher"])[2])
+    with pytest.raises(UsageError, match=r"it answers neutral, happy.*; the student learns anger, disgust"):
+        load_teacher(world["teacher"], classes=facts["classes"][::-1], spec=spec)
+    colour = runs.spec_of(runs.load_network(world["teacher"])[2])
+    colour = type(colour)(64, 64, "rgb", colour.mean * 3, colour.std * 3)
+    with pytest.raises(UsageError, match="it sees grey pictures, the student rgb"):
+        load_teacher(world["teacher"], classes=facts["classes"], spec=colour)
+
+
+def test_a_teacher_sees_the_students_pictures_in_its_own_form(world: dict[str, Path]) -> None:
+    """The student's normalisation is undone, the size changed, the teacher's own applied; nothing in it learns."""
+    network, _, recipe, facts = runs.load_network(world["teacher"])
+    own = runs.spec_of(recipe)
+    student = type(own)(own.height, own.width, "grey", (0.1,), (0.7,))
+    teacher = load_teacher(world["teacher"], classes=facts["classes"], spec=student)
+    pictures = torch.rand(3, 1, own.height, own.width, generator=torch.Generator().manual_seed(0))
+    expected = network((pictures - own.mean[0]) / own.std[0]).logits
+    found = teacher((pictures - 0.1) / 0.7).logits
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert isinstance(teacher, Teacher) and not any(p.requires_grad for p in teacher.parameters())
+    assert teacher((torch.rand(2, 1, 40, 40) - 0.1) / 0.7).logits.shape == (2, 7)
+
+
+def test_a_run_starts_from_a_checkpoint_and_says_what_matched(
+    world: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    donor = world["teacher"] / "best.ckpt"
+    run = tmp_path / "run"
+    options = ("--pretrained", str(donor), "--set", TINY[0], "--set", "lr=1e-12")
+    status, out, told = ran(capsys, command(world["root"], run, "ldg", *options))
+    assert status == 0, told
+    assert "pretrained: " in out and "0 of the network (besides its head) not found" in out
+    assert "unused: head." in out  # the classifier starts anew
+    assert runs.read(run)["pretrained"]["sha256"]
+    before, after = runs.load_network(world["teacher"])[0], runs.load_network(run)[0]
+    assert torch.allclose(before.stem.conv.weight, after.stem.conv.weight, atol=1e-6)
+    assert not torch.allclose(before.head.classify.weight, after.head.classify.weight, atol=1e-3)
+    status, _, told = ran(capsys, command(world["root"], run, "ldg", "--set", TINY[0], "--set", "lr=1e-12", "--resume"))
+    assert status == 2 and "pretrained differ" in told
+    status, _, told = ran(capsys, command(world["root"], tmp_path / "other", "mscar", "--pretrained", str(donor)))
+    assert status == 2 and "tensors match this network" in told
+
+
+def test_a_runs_report_shows_where_its_network_looks(world: dict[str, Path], tmp_path: Path) -> None:
+    data = source(world["root"]).load("valid")
+    page = tmp_path / "report.html"
+    judge(world["teacher"], data, tmp_path / "out", page=page, faces=True)
+    text = page.read_text(encoding="utf-8")
+    assert "Where the network looks: Grad-CAM." in text  # a ResNet has no maps of its own
+    assert "Learning curves" in text
+
+
+def test_another_network_and_another_loss(
+    world: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = ("--network", "resnet18", "--loss", "islets", "--set", TINY[0])
+    status, _, told = ran(capsys, command(world["root"], tmp_path / "a", "ad-corre", *mixed))
+    assert status == 0, told
+    recipe = json.loads((tmp_path / "a" / "run.json").read_text())["recipe"]
+    assert (recipe["network"]["options"], recipe["loss"]["options"]) == ("ResNet18", "Islets")
+    assert {"train_softmax", "train_centre", "train_island", "train_islets", "loss_islets_lp"} <= set(
+        metrics(tmp_path / "a")
+    )
+    grown = ("--loss", "ad-corre", "--set", TINY[0])
+    status, _, told = ran(capsys, command(world["root"], tmp_path / "b", "mscar", *grown))
+    assert status == 0, told
+    assert runs.load_network(tmp_path / "b")[0].feature_dim == 7 * 256  # the head grew its embeddings
+    assert np.isfinite(float(metrics(tmp_path / "b")["train_ed"]))
+
+
+def test_batches_of_one_use_running_statistics_and_say_so_once(world: dict[str, Path], tmp_path: Path) -> None:
+    settings = (TINY[0], "epochs=1", "batch=1", "size=32", "resize=32")
+    choice = Choice("ad-corre", "cpu", "resnet18", "softmax", settings)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        train(choice, source(world["root"]), tmp_path / "run", threads=1, say=lambda line: None)
+    said = [warning for warning in caught if warning.category is SingleValueBatchWarning]
+    assert len(said) == 1
+    assert np.isfinite(float(metrics(tmp_path / "run")["train_softmax"]))

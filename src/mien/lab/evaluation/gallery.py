@@ -42,7 +42,7 @@ def right_rows(scores: Scores, count: int) -> np.ndarray:
 
 def _caption(scores: Scores, row: int) -> str:
     truth, answer = scores.classes[scores.labels[row]], scores.classes[scores.predictions[row]]
-    words = truth if truth == answer else f"{truth} as {answer}"
+    words = truth if truth == answer else f"{truth}\nas {answer}"  # two lines: neighbours must not run into each other
     return f"{words}\n{scores.probabilities[row].max():.0%}"
 
 

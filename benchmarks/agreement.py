@@ -5,11 +5,9 @@ Four bounds on PublicTest and on pictures that occur twice, each with what it me
     python benchmarks/agreement.py --root DIR [--model FILE.onnx]      (writes benchmarks/results/agreement.json)
 """
 
-import argparse
 import datetime
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,15 +16,13 @@ from typing import Any
 import numpy as np
 import public_test
 
-from mien.classifier import Classifier, bundled_model
+from mien.classifier import Classifier
 from mien.lab import datasets
 from mien.lab.datasets import FaceDataset
 from mien.lab.evaluation.evaluate import aligned_to, head_for
 from mien.lab.evaluation.leaks import pixel_hashes
 from mien.lab.evaluation.metrics import vote_agreement
 from mien.lab.protocol import commit
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def by_agreement(model: Classifier, public: public_test.PublicTest, root: Path) -> dict[str, list[dict[str, Any]]]:
@@ -94,12 +90,7 @@ def bounds(public: public_test.PublicTest, root: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--model", type=Path, default=bundled_model())
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args()
+    options = public_test.options(__doc__)
     model, public = Classifier(options.model, threads=options.threads), public_test.load(options.root)
     found = {
         "date": datetime.date.today().isoformat(),

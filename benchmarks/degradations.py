@@ -6,11 +6,9 @@ The damage is done to the 48x48 px rows, seeded, and both heads are scored on ev
     python benchmarks/degradations.py --root DIR [--model FILE.onnx]      (writes benchmarks/results/degradations.json)
 """
 
-import argparse
 import datetime
 import io
 import json
-import os
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,12 +19,11 @@ import numpy as np
 import public_test
 from PIL import Image, ImageFilter
 
-from mien.classifier import Classifier, bundled_model
+from mien.classifier import Classifier
 from mien.faces.align import cut
 from mien.faces.mtcnn import Mtcnn
 from mien.lab.protocol import commit
 
-RESULTS = Path(__file__).parent / "results"
 SEED = 0
 UPSAMPLED = 4  # as in template.py: 192 px leave MTCNN's pyramid room to choose
 PADDING = 12  # px of the row on every side, edge repeated: a canvas around faces that fill their frame
@@ -200,12 +197,7 @@ def measured(model: Classifier, root: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--model", type=Path, default=bundled_model())
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args()
+    options = public_test.options(__doc__)
     found = measured(Classifier(options.model, threads=options.threads), options.root)
     (options.results / "degradations.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     print({key: found[key] for key in ("plain", "mean", "crops")})

@@ -3,6 +3,7 @@
 FER+'s rows are among FER-2013's, so every face is classified once and both heads are judged on that one pass.
 """
 
+import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mien.card import ModelCard
-from mien.classifier import Classifier
+from mien.classifier import Classifier, bundled_model
 from mien.lab import datasets
 from mien.lab.datasets import FaceDataset
 from mien.lab.evaluation.calibration import calibration_error, reliability
@@ -19,6 +20,7 @@ from mien.lab.evaluation.evaluate import aligned_to, head_for
 
 NAMES = ("fer2013", "ferplus")
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,16 @@ class PublicTest:
 def shared_folder() -> Path:
     """Where photographs and datasets lie: MIEN_SHARED, else ../shared beside the checkout."""
     return Path(os.environ.get("MIEN_SHARED") or ROOT.parent / "shared")
+
+
+def options(about: str | None) -> argparse.Namespace:
+    """root, model, threads and results from the command line of a script that `about` describes."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--model", type=Path, default=bundled_model())
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    return parser.parse_args()
 
 
 def load(root: Path, *, split: str = "valid") -> PublicTest:

@@ -1,10 +1,7 @@
 """The pure parts of the scripts in benchmarks/: damage, counting, bounds and the choice of the file to ship."""
 
-import importlib
 import math
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,18 +12,9 @@ from mien.expressions import BASIC, EXPRESSIONS
 from mien.faces.detect import Detection
 from mien.lab.datasets import FaceDataset
 from mien.reader import Face
+from scripts import script
 
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 SQUARE = ((18, 30), (18, 30))  # rows and columns of a bright square in the middle of 48 px
-
-
-def script(name: str) -> ModuleType:
-    """The script as a module. Scripts import each other by name, from their own folder."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(FOLDER))
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The cost model of docs/scale.md: what it fits, what it projects, and that the document says what the results say."""
 
 import argparse
-import importlib
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -13,17 +12,7 @@ import pytest
 
 from mien.faces.mtcnn import Mtcnn
 from mien.lab import methods
-
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-
-
-def script(name: str) -> ModuleType:
-    """The script as a module. Scripts import each other by name, from their own folder."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(FOLDER))
+from scripts import script
 
 
 @pytest.fixture(scope="module")

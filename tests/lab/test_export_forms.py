@@ -25,6 +25,8 @@ from mien.lab.training.forms import Form
 from mien.lab.training.recipes import Choice
 from mien.lab.training.trainer import Source, train
 
+pytestmark = pytest.mark.slow  # the fixture trains and exports
+
 TEMPERATURES = {"ferplus": 0.7, "fer2013": 1.3}
 
 
@@ -54,7 +56,6 @@ def mirrored(batch: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(batch[..., ::-1])
 
 
-@pytest.mark.slow
 def test_a_folded_flip_answers_as_evaluate_averages_views(world: dict[str, Path], tmp_path: Path) -> None:
     path = exporting.export(world["run"], tmp_path / "flip.onnx", form=Form("flip"), temperatures=TEMPERATURES)
     plain, folded, data = Classifier(world["model"]), Classifier(path), rows(world["root"])
@@ -130,7 +131,6 @@ def test_half_precision_weights_halve_the_file_and_are_unpacked_once_at_load(
         assert 0 < gap < 1e-3
 
 
-@pytest.mark.slow
 def test_int8_is_measured_on_faces_and_stays_close(world: dict[str, Path], tmp_path: Path) -> None:
     faces = rows(world["root"], "ferplus", "train")
     form = Form("flip", weights="int8")
@@ -197,7 +197,6 @@ def test_the_mean_of_views_pairs_each_picture_with_its_own_mirror_image() -> Non
     assert exporting._mean_of_views(values).tolist() == [[3.0, 4.0], [6.0, 7.0]]
 
 
-@pytest.mark.slow
 def test_the_command_names_the_form_that_it_wrote(
     world: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

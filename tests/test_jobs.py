@@ -3,6 +3,7 @@
 import csv
 import functools
 import io
+import itertools
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -240,18 +242,26 @@ def test_a_killed_worker_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start, started, killed = worker._start, [], []
+    read, asked, deaths = worker.Worker.read, itertools.count(1), threading.Event()
 
     def remember(settings: worker.Settings) -> "subprocess.Popen[str]":
         started.append(start(settings))
         return started[-1]
+
+    def hold(self: worker.Worker, path: str) -> list[tables.Row]:
+        if next(asked) > 4:  # two that are reported, two that may be in hand; the others come after the deaths
+            assert deaths.wait(120)
+        return read(self, path)
 
     def kill(done: int, total: int) -> None:
         if done == 2:  # all at one moment: a file in hand at two moments would rightly be blamed for both deaths
             killed.extend(started)
             for process in killed:
                 process.kill()
+            deaths.set()
 
     monkeypatch.setattr(worker, "_start", remember)
+    monkeypatch.setattr(worker.Worker, "read", hold)
     summary = run(tree, tmp_path / "out", settings, workers=2, progress=kill)
     assert killed and len(started) > len(killed)  # somebody was killed, and somebody went on
     assert {process.returncode for process in killed} == {-signal.SIGKILL}

@@ -17,7 +17,7 @@ import torch
 from mien.errors import UsageError
 from mien.lab import methods
 from mien.lab.methods.method import Augment
-from mien.lab.training import randomness, schedule
+from mien.lab.training import randomness, schedule, times
 from mien.lab.training.augment import augment
 from mien.lab.training.recipes import Choice, apply_settings, resolve
 from mien.lab.training.trainer import Source, holdout_ids, load_data, train
@@ -173,6 +173,12 @@ def test_a_run_folder_says_everything(data: Path, tmp_path: Path) -> None:
     assert {"epoch", "train_loss", "train_cosine", "selection", "valid_accuracy_fer2013", "lr"} <= set(
         rows[0].split(",")
     )
+    took = times.read(run)
+    assert list(took) == [0, 1, 2]
+    for row in took.values():
+        assert 0 < row["train_s"] <= row["epoch_s"]
+        steps = 140 // facts["recipe"]["batch"]
+        assert row["images_per_s"] * row["train_s"] == pytest.approx(steps * facts["recipe"]["batch"], rel=0.05)
     assert (run / "best.ckpt").is_file()
     assert (run / "last.ckpt").is_file()
     assert any((run / "tensorboard").iterdir())

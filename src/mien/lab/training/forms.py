@@ -36,9 +36,8 @@ class Tolerance:
     mean: float
 
 
-# float32 differs by the order of summation; float16 by the rounding of the weights, 2^-11 of each (measured on 512 faces: at
-# most 1.6e-3, 1.3e-4 on the mean); int8 moves every activation to one of 256 steps (0.12 and 0.011), so that a face between
-# two expressions may change, and the mean is what is held.
+# float32 differs by the order of summation; float16 by the rounding of the weights, 2^-11 of each; int8 moves every activation
+# to one of 256 steps, so that a face between two expressions may change, and the mean is what is held.
 TOLERANCES: dict[str, Tolerance] = {
     "float32": Tolerance(largest=1e-4, mean=1e-4),
     "float16": Tolerance(largest=5e-3, mean=1e-3),

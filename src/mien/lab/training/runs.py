@@ -1,4 +1,4 @@
-"""A run folder: run.json (what was asked and with what), metrics.csv, last.ckpt, best.ckpt, tensorboard/."""
+"""A run folder: run.json (what was asked and with what), metrics.csv, times.csv, last.ckpt, best.ckpt, tensorboard/."""
 
 import json
 from dataclasses import asdict

@@ -33,6 +33,7 @@ from mien.lab.training.feed import ordered_loader, training_loader
 from mien.lab.training.module import REPORTED, Training
 from mien.lab.training.recipes import Choice, describe, resolve
 from mien.lab.training.teacher import load_teacher
+from mien.lab.training.times import KeepTimes
 
 HOLDOUT_SHARE = 0.1  # of the training split, per class
 HOLDOUT_SEED = 20_130_101  # fixed: the same rows are held out in every run and for every seed
@@ -148,7 +149,8 @@ def _train(
         runs.write(folder, facts)
         runs.keep_crops(folder, next(iter(validation.values())), spec)
     keep = KeepRun(folder, patience=recipe.early_stop, say=say)
-    trainer = _lightning(recipe, folder, [keep, SaveEpoch(keep)], layout, place)
+    times = KeepTimes(folder, min(recipe.batch, len(data)))
+    trainer = _lightning(recipe, folder, [keep, times, SaveEpoch(keep)], layout, place)
     with warnings.catch_warnings():
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message=message)

@@ -150,6 +150,29 @@ def run_table() -> str:
     return "\n".join(lines)
 
 
+def method_table() -> str:
+    """The cpu preset of every method on FER-2013, beside the full width."""
+    found = result("method_runs")
+    lines = [
+        "| run | PublicTest, % | mean class recall, % | epochs | minutes | images/s | input | weights, M | MMACs "
+        "| at full width: input | weights, M | MMACs |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, run in found["runs"].items():
+        spans = (run["public_test"][metric] for metric in ("accuracy", "balanced_accuracy"))
+        scores = [f"{percent(s['value'])} [{percent(s['low'])}, {percent(s['high'])}]" for s in spans]
+        costs = [
+            f"{side}x{side}x{channels} | {about['weights'] / 1e6:.2f} | {about['macs'] / 1e6:,.0f}"
+            for about in (run, run["full_width"])
+            for channels, side in [about["input"]]
+        ]
+        lines.append(
+            f"| {name} | {' | '.join(scores)} | {run['epochs']} | {run['wall_s'] / 60:.1f} | {run['images_per_s']:,.0f} | "
+            f"{' | '.join(costs)} |"
+        )
+    return "\n".join([*lines, "", f"Minutes with validation; images/s: median over the epochs. {found['note']}"])
+
+
 def variant_table() -> str:
     """Every form of the network in one run, beside mini-Xception's shape."""
     found = result("variants")
@@ -261,6 +284,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "loading": loading_table,
     "losses": loss_table,
     "runs": run_table,
+    "method-runs": method_table,
     "variants": variant_table,
     "degradations": degradation_table,
     "photographs": photograph_table,

@@ -25,12 +25,12 @@ import variants
 
 from mien.classifier import Classifier, Prediction
 from mien.lab.training import export as exporting
-from mien.lab.training import runs
+from mien.lab.training import runs, times
 from mien.lab.training.forms import VIEWS, WEIGHTS, Form
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = HERE.parent / "src" / "mien" / "models" / "mien-small.onnx"
-KEPT = ("run.json", "metrics.csv")  # of the run, under benchmarks/runs
+KEPT = ("run.json", "metrics.csv", times.NAME)  # of the run, under benchmarks/runs
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,8 @@ def record(run: Path, folder: Path) -> None:
     """Keep what the documents read of the run, and the hash of the weights that were exported."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
-        shutil.copyfile(run / name, folder / name)
+        if (run / name).is_file():  # runs of before there was a times.csv have none
+            shutil.copyfile(run / name, folder / name)
     digest = hashlib.sha256((run / "best.ckpt").read_bytes()).hexdigest()
     (folder / "SHA256SUMS").write_text(f"{digest}  best.ckpt\n", encoding="utf-8")
 

@@ -129,7 +129,7 @@ CASES: dict[str, Recipe] = {
     "label-distribution votes": _loss(LabelDistribution(source="votes")),
     "ad-corre": _loss(AdCorre(k=3)),
     "ad-corre virtual": _loss(AdCorre(k=3, virtual=3, history=2)),
-    "two-heads": _loss(TwoHeads(), ema=0.9),
+    "two-heads": _loss(TwoHeads(balance=0.5), ema=0.9),
 }  # fmt: skip
 
 

@@ -15,11 +15,13 @@ from mien.lab.losses.loss import Loss, Task
 @dataclass(frozen=True)
 class TwoHeads:
     """votes_weight, labels_weight: of the two terms. smoothing: label smoothing of the hard labels (Szegedy et al., 2016,
-    arXiv:1512.00567)."""
+    arXiv:1512.00567). balance: b >= 0; a row with hard label c counts n_c^-b in the mean over the batch, so 0 counts all
+    rows alike and 1 all classes."""
 
     votes_weight: float = 1.0
     labels_weight: float = 1.0
     smoothing: float = 0.1
+    balance: float = 0.0
 
     @property
     def embeddings(self) -> int:
@@ -28,13 +30,18 @@ class TwoHeads:
     def build(self, task: Task) -> Loss:
         if not task.has_votes:
             raise UsageError("loss two-heads needs votes: train with --data ferplus --set label_rule=joint")
-        return _TwoHeads(self)
+        return _TwoHeads(self, task)
 
 
 class _TwoHeads(Loss):
-    def __init__(self, options: TwoHeads) -> None:
+    weights: Tensor  # (K,), the largest is 1
+
+    def __init__(self, options: TwoHeads, task: Task) -> None:
         super().__init__()
         self.options = options
+        counts = torch.tensor(task.class_counts, dtype=torch.float64).clamp(min=1)  # an absent class is never asked for
+        weights = (counts / counts.min()) ** -options.balance
+        self.register_buffer("weights", weights.float(), persistent=False)
 
     def forward(self, output: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
         if output.heads is None or "fer2013" not in output.heads or batch.votes is None:
@@ -43,5 +50,7 @@ class _TwoHeads(Loss):
             logits, second = widen(output.logits), widen(output.heads["fer2013"])
             voted = batch.votes.sum(dim=1)  # 1, or 0 where the row has no usable votes
             soft = -(batch.votes * F.log_softmax(logits, dim=1)).sum() / voted.sum().clamp(min=1)
-            hard = F.cross_entropy(second, batch.labels, label_smoothing=self.options.smoothing)
+            each = F.cross_entropy(second, batch.labels, label_smoothing=self.options.smoothing, reduction="none")
+            counted = self.weights.to(each.dtype)[batch.labels]
+            hard = (counted * each).sum() / counted.sum()
         return {"votes": self.options.votes_weight * soft, "labels": self.options.labels_weight * hard}

@@ -63,9 +63,9 @@ def measure(clients: int, seconds: float, *, model: Path | None) -> dict[str, ob
     """The whole run, as it is written to disk."""
     load_before = os.getloadavg()[0]
     with server(model) as (process, url):
-        described = httpx.get(f"{url}/v1/model", trust_env=False).json()
+        described = httpx.get(f"{url}/v1/model", timeout=60, trust_env=False).json()
         seen = asyncio.run(drive(url, psutil.Process(process.pid), clients=clients, seconds=seconds))
-        batches = faces_in_a_batch(httpx.get(f"{url}/metrics", trust_env=False).text)
+        batches = faces_in_a_batch(httpx.get(f"{url}/metrics", timeout=60, trust_env=False).text)
         process.terminate()
         status = process.wait(60)
     latencies = np.array(seen.latencies or [np.nan]) * 1000

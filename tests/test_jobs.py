@@ -274,27 +274,41 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def kill_until_done(command: list[str], random: random.Random, *, longest: float) -> int:
-    """Start the command and kill its process group at random moments until it ends by itself; the number of kills. The
-    first moment lies before anything can have been read, so that there is one on any machine."""
+KILLED = """
+import os, signal, sys, threading
+timer = threading.Timer(float(sys.argv[1]), os.killpg, (0, signal.SIGKILL))
+timer.daemon = True
+timer.start()
+from mien import cli
+cli.main(sys.argv[2:])
+"""
+
+
+def kill_until_done(arguments: list[str], random: random.Random, *, longest: float) -> int:
+    """Run mien, which kills its own process group at random moments, however late this process may be, until it ends by
+    itself; the number of kills. longest: s, what it takes. The first moment lies before anything can have been read, so
+    that there is one on any machine."""
     kills = 0
     while True:
-        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        try:
-            _, errors = process.communicate(timeout=random.uniform(0.3, longest) if kills else 0.4)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            kills += 1
-            longest *= 1.3  # so that it ends on a busy machine, too
-            continue
-        assert process.returncode == 1, errors.decode()  # two files cannot be read
-        return kills
+        moment = longest * (random.uniform(0.3, 1) if kills else 0.15)
+        command = [sys.executable, "-c", KILLED, str(moment), *arguments]
+        with subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as process:
+            _, errors = process.communicate()  # until its workers are gone, too
+        if process.returncode != -signal.SIGKILL:
+            assert process.returncode == 1, errors.decode()  # two files cannot be read
+            return kills
+        kills += 1
+        longest *= 1.1  # so that it ends on a busy machine, too
 
 
 def survive_kills(tree: Path, out: Path, model: Path, seed: int, format: str) -> int:
-    command = [sys.executable, "-m", "mien", "read", str(tree), "-o", str(out), "--format", format]
-    return kill_until_done([*command, "--model", str(model)], random.Random(seed), longest=3)
+    arguments = ["read", str(tree), "--format", format, "--model", str(model), "-o"]
+    began = time.monotonic()
+    whole = [sys.executable, "-m", "mien", *arguments, str(out.with_name("whole"))]
+    subprocess.run(whole, stdout=subprocess.DEVNULL, check=False)
+    return kill_until_done([*arguments, str(out)], random.Random(seed), longest=time.monotonic() - began)
 
 
 @pytest.mark.slow
@@ -307,19 +321,34 @@ def test_kills_at_random_moments(
     assert table(tmp_path / "out" / "faces.csv") == text(expected)
 
 
+HELD = """
+import sys, time
+from pathlib import Path
+from mien import cli, worker
+read = worker.Worker.read
+def held(self, path):
+    while "copy0" not in path and not Path(sys.argv[1]).exists():
+        time.sleep(0.01)
+    return read(self, path)
+worker.Worker.read = held
+cli.main(sys.argv[2:])
+"""
+
+
 @pytest.mark.slow
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
     tree: Path, tmp_path: Path, tiny_model: Path, expected: list[tables.Row]
 ) -> None:
     out = tmp_path / "out"
-    listed = tmp_path / "list.txt"  # the pictures many times over, so that there is time to press the keys
-    links = [tmp_path / f"copy{number}" for number in range(20)]
+    listed, gate = tmp_path / "list.txt", tmp_path / "gate"  # all but the first copy wait until the keys are pressed
+    links = [tmp_path / f"copy{number}" for number in range(4)]
     for link in links:
         link.symlink_to(tree)
     listed.write_text(
         "\n".join(str(link / path.relative_to(tree)) for link in links for path in images.in_folder(tree))
     )
-    command = [sys.executable, "-m", "mien", "read", str(listed), "-o", str(out), "--model", str(tiny_model)]
+    arguments = ["read", str(listed), "-o", str(out), "--model", str(tiny_model)]
+    command = [sys.executable, "-c", HELD, str(gate), *arguments]
     with subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_interrupts
     ) as process:
@@ -327,11 +356,15 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
             assert process.poll() is None
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGINT)
+        gate.touch()
         _, errors = process.communicate(timeout=200)
     assert process.returncode == 130
     assert errors.decode() == f"mien: stopped; the same command goes on in {out}\n"
-    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 1
-    assert len(table(out / "faces.csv")) == 20 * len(expected)
+    before = len(table(out / "faces.csv"))
+    assert 0 < before < 4 * len(expected)
+    again = [sys.executable, "-m", "mien", *arguments]
+    assert subprocess.run(again, stdout=subprocess.DEVNULL, check=False).returncode == 1
+    assert len(table(out / "faces.csv")) == 4 * len(expected)
 
 
 @pytest.mark.soak

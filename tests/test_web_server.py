@@ -118,7 +118,7 @@ def test_the_token_is_asked_for(tiny_model: Path) -> None:
     with as_process(tiny_model, *options, environment={"MIEN_TOKEN": TOKEN}) as served:
         url = f"http://127.0.0.1:{served.port}/v1/model"
         ours = {"Host": "pc.example", "Authorization": f"Bearer {TOKEN}"}
-        statuses = [httpx.get(url, headers=headers, trust_env=False).status_code for headers in (
+        statuses = [httpx.get(url, headers=headers, timeout=START, trust_env=False).status_code for headers in (
             ours, {}, ours | {"Authorization": "Bearer wrong"}, ours | {"Host": "other.example"},
         )]  # fmt: skip
         assert statuses == [200, 401, 401, 403]

@@ -349,7 +349,7 @@ def pair(folder: Path) -> None:
     found: dict[str, Any] = {"alone": {name: take(CASES[name]) for name in list(CASES)[rank::RANKS]}}
     found["judged alone"] = judge(CASES["two-heads"])
     found["decided alone"] = decisions()
-    with launch.joined(launch.Layout(RANKS), wait=120):
+    with launch.joined(launch.Layout(RANKS), wait=300):
         found["together"] = {name: take(recipe) for name, recipe in CASES.items()}
         found["mutants"] = {name: _mutated(mutant, found["together"]) for name, mutant in MUTANTS.items()}
         found["plain"] = _mutated(Mutant(ROW_MEANS, _plain), found["together"], only=("gradient", "state"))

@@ -159,7 +159,7 @@ def test_killed_and_started_again_it_loses_nothing(tmp_path: Path) -> None:
     manifest = tmp_path / "out/manifest.csv"
     for least in (5, 25):
         process = subprocess.Popen(command, start_new_session=True)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 200  # s; a busy machine is no failure
         while not (manifest.is_file() and manifest.read_bytes().count(b"\n") > least):
             assert time.monotonic() < deadline, "the first rows did not come"
             time.sleep(0.02)

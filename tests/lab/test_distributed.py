@@ -4,6 +4,7 @@ One pair of ranks takes all the steps that `rank_cases` lists, and again with ea
 wrote.
 """
 
+import contextlib
 import copy
 import csv
 import json
@@ -187,18 +188,23 @@ def finished(process: subprocess.Popen[str]) -> str:
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two ranks that were started as SLURM starts them."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     both = {
         "SLURM_JOB_ID": "1234567", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
-        "SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": port,
+        "SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": free_port(),
     }  # fmt: skip
     ranks = [start(folder, data, **both, SLURM_PROCID=str(r), SLURM_LOCALID=str(r)) for r in (0, 1)]
     first, second = [finished(process) for process in ranks]
     assert "best epoch" in first
     assert second == ""  # rank 0 speaks for all
     return folder
+
+
+def free_port() -> str:
+    """Below 32768, where Linux begins to give ports to whoever asks for any: nobody gets it before the ranks do."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_768):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return str(port)
+    raise AssertionError("no port is free")
 
 
 def test_a_run_of_two_ranks_is_the_run_of_one(data: Path, whole: Path, tmp_path: Path) -> None:
@@ -224,7 +230,8 @@ def test_a_killed_rank_ends_the_job_and_resuming_ends_like_a_run_never_killed(
 ) -> None:
     """Started by --devices, SIGKILL to one rank in the middle of an epoch, gone on with by torchrun."""
     folder = tmp_path / "run"
-    job = start(folder, data, "--devices", "2")
+    here = str(Path(__file__).parent)
+    job = start(folder, data, "--devices", "2", before=("held_rank",), PYTHONPATH=here)  # so that it cannot end first
     wait_for(folder / "last.ckpt", job)
     rank_process(job, 1).send_signal(signal.SIGKILL)
     began = time.monotonic()
@@ -276,11 +283,8 @@ def test_a_rank_that_hangs_ends_the_job(data: Path, tmp_path: Path) -> None:
 
 def test_ranks_that_do_not_come_together_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of two ranks never comes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     only = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    for name, value in {**only, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+    for name, value in {**only, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
         monkeypatch.setenv(name, value)
     with (
         pytest.raises(RankError, match=r"rank 0 of 2: the ranks did not come together at 127.0.0.1:\d+ in 2 s"),

@@ -1,11 +1,9 @@
 """The trainer: what a run folder holds, that a killed run ends like one never killed, and what it refuses."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,8 +175,9 @@ def test_a_run_folder_says_everything(data: Path, tmp_path: Path) -> None:
     assert list(took) == [0, 1, 2]
     for row in took.values():
         assert 0 < row["train_s"] <= row["epoch_s"]
-        steps = 140 // facts["recipe"]["batch"]
-        assert row["images_per_s"] * row["train_s"] == pytest.approx(steps * facts["recipe"]["batch"], rel=0.05)
+        images = 140 // facts["recipe"]["batch"] * facts["recipe"]["batch"]
+        rounding = 0.005 * row["images_per_s"] + 0.05 * row["train_s"] + 1  # of hundredths of s and tenths of images/s
+        assert row["images_per_s"] * row["train_s"] == pytest.approx(images, abs=rounding)
     assert (run / "best.ckpt").is_file()
     assert (run / "last.ckpt").is_file()
     assert any((run / "tensorboard").iterdir())
@@ -246,28 +245,36 @@ def test_joint_training_validates_both_heads(data: Path) -> None:
 
 COMMAND = (
     "train", "mien-small", "--data", "ferplus", "--allow-partial", "--threads", "1", "--set", "network.widths=(4,8,8,8)",
-    "--set", "epochs=8", "--set", "batch=16", "--set", "sizes=()",
+    "--set", "epochs=16", "--set", "batch=16", "--set", "sizes=()",
 )  # fmt: skip
+
+
+DYING = """
+import signal, sys
+from mien.cli import main
+from mien.lab.training.checkpoint import SaveEpoch
+save = SaveEpoch.on_train_epoch_end
+def save_and_die(self, *arguments):
+    save(self, *arguments)
+    if signal.getitimer(signal.ITIMER_REAL)[0] == 0:
+        signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
+SaveEpoch.on_train_epoch_end = save_and_die
+main(sys.argv[2:])
+"""
 
 
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:
-    """SIGKILL to the process group at seeded random moments, also while a checkpoint is written, then --resume."""
+    """Killed at seeded random moments, also while a checkpoint is written, then --resume. The kernel's own timer, started
+    when the process has finished one more epoch, ends it with SIGALRM, which nobody handles: none runs on to its end
+    because this process looks late."""
     random = np.random.default_rng(11)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    began = time.monotonic()
     assert start(whole, data).wait() == 0
-    length = time.monotonic() - began
-    kills = 0
-    while kills < 3:
-        process = start(killed, data, "--resume")
-        wait_for_epoch(process, killed, extra=float(random.uniform(0, 0.08 * length)))
-        if process.poll() is not None:
-            break
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        kills += 1
-    assert kills >= 2
+    epoch = min(row["epoch_s"] for row in times.read(whole).values())
+    for _ in range(3):
+        seconds = random.uniform(0.01, 1.5 * epoch)
+        assert start(killed, data, "--resume", run=("-c", DYING, str(seconds))).wait() == -signal.SIGALRM
     assert start(killed, data, "--resume").wait() == 0
     expected, found = (torch.load(run / "last.ckpt", weights_only=True)["state_dict"] for run in (whole, killed))
     assert expected.keys() == found.keys()
@@ -275,19 +282,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(data: Path, tmp_
     assert (whole / "metrics.csv").read_text() == (killed / "metrics.csv").read_text()
 
 
-def start(folder: Path, root: Path, *more: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "mien", *COMMAND, "--root", str(root), "-o", str(folder), *more]
+def start(folder: Path, root: Path, *more: str, run: tuple[str, ...] = ("-m", "mien")) -> subprocess.Popen[bytes]:
+    command = [sys.executable, *run, *COMMAND, "--root", str(root), "-o", str(folder), *more]
     with (folder.parent / "log").open("ab") as log:
         return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
-
-
-def wait_for_epoch(process: subprocess.Popen[bytes], folder: Path, *, extra: float) -> None:
-    """Until the process has finished one more epoch, and `extra` seconds."""
-
-    def stamp() -> int:
-        return (folder / "last.ckpt").stat().st_mtime_ns if (folder / "last.ckpt").exists() else 0
-
-    before = stamp()
-    while process.poll() is None and stamp() == before:
-        time.sleep(0.01)
-    time.sleep(extra)

@@ -200,6 +200,58 @@ def variant_table() -> str:
     )  # fmt: skip
 
 
+def video_table() -> str:
+    found = result("video")
+    lines = ["| 1280x720, one face | frames/s, median | fastest |", "|---|---|---|"]
+    names = {
+        "decode": "decoding alone",
+        "rows": "decoding to rows, faces followed",
+        "annotated": "with annotated video",
+        "yunet": "decoding to rows, YuNet",
+    }
+    for key, name in names.items():
+        speed = found["frames_per_second"][key]
+        lines.append(f"| {name} | {speed['median']:.1f} | {speed['fastest']:.1f} |")
+    return "\n".join(
+        [*lines, "", f"Measured {found['date']}, {found['machine']}, load average before {found['load_before']}."]
+    )
+
+
+def load_table() -> str:
+    found = result("load")
+    about = found["protocol"]
+    answers = ", ".join(f"{count:,} with {status}" for status, count in sorted(found["answers"].items()))
+    return (
+        f"{about['clients']} clients for {about['seconds']:.0f} s ({about['picture']}; the clients run on the same "
+        f"{about['processors']} cores): {answers}; {len(found['failures'])} failures; "
+        f"{found['readings_per_second']:.1f} readings/s, p50 {found['p50_ms'] / 1000:.1f} s, p95 {found['p95_ms'] / 1000:.1f} s; "
+        f"the most memory in the last fifth was {found['memory_growth']:.2f} times that in the second."
+    )
+
+
+def peer_table() -> str:
+    found = result("peers")
+    columns = ("ms_per_picture", "frames_per_second", "peak_mb", "install_mb", "first_answer_s")
+    lines = [
+        "| | ms a picture | frames/s as a video | peak memory, MB | installed, MB | first answer, s | face found, % of pictures |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in found["peers"].items():
+        cells = [str(row[column]) for column in columns]
+        lines.append(f"| {name} | {' | '.join(cells)} | {percent(row['found_alone'])} |")
+    return "\n".join([*lines, "", f"{found['frames']}; {found['machine']}; {found['note']}. Measured {found['date']}."])
+
+
+def soak_table() -> str:
+    lines = ["| test | outcome | s | what it did | when |", "|---|---|---|---|---|"]
+    for name, test in sorted(result("soak")["tests"].items()):
+        notes = "; ".join(f"{key} {value}" for key, value in test["notes"].items()) or "-"
+        lines.append(
+            f"| {name.rpartition('/')[2]} | {test['outcome']} | {test['seconds']} | {notes} | {test['date'][:10]} |"
+        )
+    return "\n".join(lines)
+
+
 def costs(row: dict[str, Any]) -> str:
     return f"{row['bytes'] / 1e6:.2f} | {row['ms_median']:.2f} | {row['faces_per_second_batch_64']:,}"
 
@@ -285,6 +337,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "losses": loss_table,
     "runs": run_table,
     "method-runs": method_table,
+    "video": video_table,
+    "load": load_table,
+    "peers": peer_table,
+    "soak": soak_table,
     "variants": variant_table,
     "degradations": degradation_table,
     "photographs": photograph_table,

@@ -17,6 +17,7 @@ from mien.errors import ModelError
 from mien.lab.networks.network import Network
 
 PREFIXES = ("module.", "network.", "model.", "backbone.")  # DataParallel, our trainer, common wrappers
+AVERAGED = "average.network."  # a run's averaged weights: where a checkpoint has them, they are what it trained
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts keep the weights
 RENAMES = ((r"^conv1\.", "stem.conv."), (r"^bn1\.", "stem.norm."))  # torchvision's stem -> ours
 HEAD = "head."  # the classifier and what our papers put before it: never transferred
@@ -135,4 +136,6 @@ def _read(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping):
         raise ModelError(f"{path}: holds a {type(content).__name__}; expected names and tensors")
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    averaged = {name.removeprefix(AVERAGED): value for name, value in tensors.items() if name.startswith(AVERAGED)}
+    return averaged or tensors

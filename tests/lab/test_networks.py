@@ -363,6 +363,17 @@ def test_a_grey_network_sums_the_colour_planes(tmp_path) -> None:
     assert torch.allclose(donor.stem(grey.repeat(1, 3, 1, 1)), taker.stem(grey), atol=1e-5)
 
 
+def test_of_our_own_checkpoint_the_averaged_weights_are_taken(tmp_path) -> None:
+    raw, averaged, taker = (small("resnet18") for _ in range(3))
+    state = {f"network.{n}": v for n, v in raw.state_dict().items()}
+    state |= {f"average.network.{n}": v for n, v in averaged.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "best.ckpt")
+    assert load_pretrained(taker, tmp_path / "best.ckpt").missing == ()
+    first = "stem.conv.weight"
+    assert torch.equal(taker.state_dict()[first], averaged.state_dict()[first])
+    assert not torch.equal(taker.state_dict()[first], raw.state_dict()[first])
+
+
 def test_a_poor_match_is_refused_and_changes_nothing(tmp_path) -> None:
     donor, taker = small("resnet18"), small("vgg19")
     before = {n: v.clone() for n, v in taker.state_dict().items()}

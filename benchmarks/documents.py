@@ -154,13 +154,15 @@ def method_table() -> str:
     """The cpu preset of every method on FER-2013, beside the full width."""
     found = result("method_runs")
     lines = [
-        "| run | PublicTest, % | mean class recall, % | epochs | minutes | images/s | input | weights, M | MMACs "
-        "| at full width: input | weights, M | MMACs |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| run | PublicTest, % | without copies, % | mean class recall, % | epochs | minutes | images/s | input | weights, M "
+        "| MMACs | at full width: input | weights, M | MMACs |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, run in found["runs"].items():
-        spans = (run["public_test"][metric] for metric in ("accuracy", "balanced_accuracy"))
+        public = run["public_test"]
+        spans = (public[metric] for metric in ("accuracy", "balanced_accuracy"))
         scores = [f"{percent(s['value'])} [{percent(s['low'])}, {percent(s['high'])}]" for s in spans]
+        scores.insert(1, percent(public["without_copies"]))
         costs = [
             f"{side}x{side}x{channels} | {about['weights'] / 1e6:.2f} | {about['macs'] / 1e6:,.0f}"
             for about in (run, run["full_width"])
@@ -242,10 +244,15 @@ def peer_table() -> str:
     return "\n".join([*lines, "", f"{found['frames']}; {found['machine']}; {found['note']}. Measured {found['date']}."])
 
 
+def told(value: Any) -> str:
+    """A note of a soak test in a cell."""
+    return ", ".join(f"{count} {name}" for name, count in value.items()) if isinstance(value, dict) else str(value)
+
+
 def soak_table() -> str:
     lines = ["| test | outcome | s | what it did | when |", "|---|---|---|---|---|"]
     for name, test in sorted(result("soak")["tests"].items()):
-        notes = "; ".join(f"{key} {value}" for key, value in test["notes"].items()) or "-"
+        notes = "; ".join(f"{key}: {told(value)}" for key, value in test["notes"].items() if key != "by kind") or "-"
         lines.append(
             f"| {name.rpartition('/')[2]} | {test['outcome']} | {test['seconds']} | {notes} | {test['date'][:10]} |"
         )

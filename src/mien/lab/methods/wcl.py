@@ -39,7 +39,7 @@ DEVIATIONS = {
     "D11": "No VGGFace2 or ImageNet weights are shipped: pass them by --pretrained PATH. Otherwise use paper/scratch.",
     "D12": "The cpu preset takes a quarter of the widths at 64 px from scratch, 20 epochs, Adam at 1e-3 without decay on a "
     "cosine schedule, batch 64. The cluster term weighs 0.1 in it instead of 1: at 1 a random start collapses "
-    "(docs/findings.md); the paper starts from VGGFace2.",
+    "(docs/findings.md); the paper's best models start from VGGFace2.",
 }
 
 PAPER = Recipe(

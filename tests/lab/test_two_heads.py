@@ -76,3 +76,8 @@ def test_balance_moves_weight_to_rare_classes_only() -> None:
 def test_without_votes_it_says_what_to_pass() -> None:
     with pytest.raises(UsageError, match="label_rule=joint"):
         TwoHeads().build(Task(COUNTS, 16))
+
+
+def test_a_negative_balance_is_refused() -> None:
+    with pytest.raises(UsageError, match="balance -1: expected 0"):
+        TwoHeads(balance=-1)

@@ -23,6 +23,10 @@ class TwoHeads:
     smoothing: float = 0.1
     balance: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.balance < 0:
+            raise UsageError(f"balance {self.balance:g}: expected 0 (all rows alike) or more, 1 for all classes alike")
+
     @property
     def embeddings(self) -> int:
         return 0

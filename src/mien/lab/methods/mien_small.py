@@ -1,6 +1,10 @@
-"""mien-small: how the bundled model is trained. Not a paper: our own recipe, one command.
+"""mien-small: how the bundled model is trained. Not a paper: our own recipe. The second command goes on from what the first
+gave, with weaker augmentation; the shipped file is from the second.
 
     mien train mien-small --data ferplus --root DIR -o RUN
+    mien train mien-small --data ferplus --root DIR -o AGAIN --pretrained RUN/best.ckpt --set epochs=31 --set lr=0.05 \\
+        --set warmup=0.02 --set 'sizes=((0.0,40),(0.5,48))' --set augment.cutout=0.3 --set network.dropout=0.2 \\
+        --set loss.balance=0.25
 
 FER-2013's training rows carry both label sets (label rule "joint"): FER+ vote distributions for the eight expressions, and
 FER-2013's hard labels for its seven. Random start; chosen on PublicTest. What was tried is logged in docs/findings.md.

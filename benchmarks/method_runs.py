@@ -1,7 +1,8 @@
 """The real runs of the five methods on FER-2013: how accurate, how long, how large beside the full width.
 
 Keeps run.json, metrics.csv, times.csv and the hash of the weights of each run under benchmarks/runs, judges the run on
-PublicTest (which chose its epoch) with `mien evaluate`, and writes benchmarks/results/method_runs.json.
+PublicTest (which chose its epoch) with `mien evaluate`, and renews its row in benchmarks/results/method_runs.json; the rows of
+runs that are not named stay.
 
     python benchmarks/method_runs.py RUN... --root DIR
 """
@@ -71,18 +72,18 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--note", default="", help="what else the machine did meanwhile")
     options = parser.parse_args()
-    found = {}
+    path = HERE / "results" / "method_runs.json"
+    found = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.is_file() else {}
     for run in options.runs:
-        found[run.name] = measured(run, options.root)
+        found[run.name] = {**measured(run, options.root), "note": options.note}
         record(run, HERE / "runs" / run.name)
         print(run.name, json.dumps(found[run.name]["public_test"]["accuracy"]), flush=True)
     kept = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "machine": f"{platform.machine()}, {os.cpu_count()} logical cores",
-        "note": options.note,
         "runs": found,
     }
-    (HERE / "results" / "method_runs.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -65,8 +65,8 @@ class Teacher(nn.Module):
 class Doubled(Training):
     """`Training` in float64, which keeps what it would log."""
 
-    def _prepare(self, batch: Batch) -> Batch:
-        made = super()._prepare(batch)
+    def prepared(self, batch: Batch) -> Batch:
+        made = super().prepared(batch)
         votes = None if made.votes is None else made.votes.double()
         return replace(made, images=made.images.double(), votes=votes)
 

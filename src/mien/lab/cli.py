@@ -55,7 +55,9 @@ def train(
     fold: Fold = None,
     allow_partial: Partial = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last complete checkpoint.")] = False,
-    pretrained: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights to start from.")] = None,
+    pretrained: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights to start from: a checkpoint, or an .onnx of mien.")
+    ] = None,
     teacher: Annotated[
         Path | None, typer.Option(metavar="RUN", help="A trained run that gives target distributions.")
     ] = None,

@@ -1,12 +1,13 @@
 """Start a network from somebody's checkpoint: names mapped, shapes compared, what did not match said.
 
-Files: .safetensors, or .pth/.pt that torch loads with weights_only (no pickled code runs). Names known: torchvision's and
-VGGFace2-pytorch's ResNets (and MS-Celeb-1M ones in that layout), torchvision's VGG19-BN, and our own checkpoints.
+Files: .safetensors, .pth/.pt that torch loads with weights_only (no pickled code runs), or .onnx that mien exported (the bundled
+model, say). Names known: torchvision's and VGGFace2-pytorch's ResNets (and MS-Celeb-1M ones in that layout), torchvision's
+VGG19-BN, and our own checkpoints.
 """
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mien.errors import ModelError
+from mien.lab.networks.from_onnx import weights_of
 from mien.lab.networks.network import Network
 
 PREFIXES = ("module.", "network.", "model.", "backbone.")  # DataParallel, our trainer, common wrappers
@@ -44,13 +46,15 @@ class Transfer:
         return "\n".join(lines)
 
 
-def load_pretrained(network: Network, path: Path) -> Transfer:
-    """Fill `network` in place from the checkpoint at `path`.
+def load_pretrained(network: Network, path: Path, pictures: Iterable[Tensor] = ()) -> Transfer:
+    """Fill `network` in place from the checkpoint at `path`. pictures: batches as the network takes them, for .onnx files,
+    whose folded norms are measured on them.
 
     Raises ModelError when the file cannot be read without running code, or when fewer than half of the tensors (of the
     file or of the network without its head, whichever are more) match; the network is then unchanged.
     """
-    given = {_plain_name(name): value for name, value in _read(path).items() if _is_weight(name)}
+    read = weights_of(network, _existing(path), pictures) if path.suffix == ".onnx" else _read(path)
+    given = {_plain_name(name): value for name, value in read.items() if _is_weight(name)}
     state = network.state_dict()
     wanted = {name: state[name] for name in state if _is_weight(name) and not name.startswith(HEAD)}
     found, summed, unused = {}, [], []
@@ -112,11 +116,15 @@ def _fitted(value: Tensor, wanted: Tensor) -> Tensor | None:
     return value.sum(dim=1, keepdim=True) if grey else None
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name."""
+def _existing(path: Path) -> Path:
     if not path.is_file():
         raise ModelError(f"{path}: no such file; pass --pretrained the checkpoint's path")
-    if path.suffix == ".safetensors":
+    return path
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name."""
+    if _existing(path).suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 

@@ -94,6 +94,12 @@ def ordered_loader(data: FaceDataset, spec: InputSpec, *, batch: int = 256) -> D
     return DataLoader(Pictures(data, spec), batch_size=batch, collate_fn=_as_is)
 
 
+def sample_loader(data: FaceDataset, spec: InputSpec, *, rows: int, batch: int = 256) -> DataLoader[Batch]:
+    """`rows` of the rows, or all where there are fewer, evenly over the dataset: the same on every rank."""
+    chosen = np.linspace(0, len(data) - 1, min(rows, len(data))).astype(int)
+    return DataLoader(Pictures(data.subset(chosen), spec), batch_size=batch, collate_fn=_as_is)
+
+
 def _as_is(batch: Any) -> Any:
     """`Pictures.__getitems__` already gives a whole batch."""
     return batch

@@ -65,7 +65,7 @@ class Training(pl.LightningModule):
         self._totals = {}
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        prepared = self._prepare(batch)
+        prepared = self.prepared(batch)
         torch.manual_seed(
             (self.seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
         )  # dropout: nothing to restore on resume
@@ -94,7 +94,7 @@ class Training(pl.LightningModule):
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
 
-    def _prepare(self, batch: Batch) -> Batch:
+    def prepared(self, batch: Batch) -> Batch:
         """Augment and normalise; redraw the label from the votes where the label rule says so."""
         ids, epoch = batch.ids.numpy(), self.current_epoch
         size = schedule.side(self.recipe, epoch)

@@ -29,12 +29,13 @@ from mien.lab.networks.pretrained import load_pretrained
 from mien.lab.protocol import command_line, commit, file_sha256, versions
 from mien.lab.training import distributed, launch, runs
 from mien.lab.training.checkpoint import AtomicCheckpoints, KeepRun, SaveEpoch
-from mien.lab.training.feed import ordered_loader, training_loader
+from mien.lab.training.feed import ordered_loader, sample_loader, training_loader
 from mien.lab.training.module import REPORTED, Training
 from mien.lab.training.recipes import Choice, describe, resolve
 from mien.lab.training.teacher import load_teacher
 from mien.lab.training.times import KeepTimes
 
+MEASURED = 2048  # training rows on which the norms of an exported file are measured
 HOLDOUT_SHARE = 0.1  # of the training split, per class
 HOLDOUT_SEED = 20_130_101  # fixed: the same rows are held out in every run and for every seed
 _PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
@@ -84,7 +85,8 @@ def train(
     """Train and return the run folder. Raises UsageError or DataError before anything is written when the call is wrong.
 
     resume: go on from `folder`/last.ckpt where there is one; its run.json must say the same recipe, data and seed.
-    pretrained: a checkpoint to start from (.safetensors or .pth). teacher: a run folder whose network gives the targets.
+    pretrained: a checkpoint to start from (.safetensors, .pth, or .onnx of ours). teacher: a run folder whose network gives
+    the targets.
     watched: rows that are reported later. They choose nothing; the epoch that is best on them is kept as
     best_on_test.ckpt, to show how much choosing by them would flatter.
     devices, nodes: processes per machine and machines (`launch`); default: one, or what torchrun or SLURM started. The run is
@@ -135,13 +137,14 @@ def _train(
     module, facts = _build(recipe, data, validation, seed, run, frozen)
     if watched is not None:
         module.validation += (REPORTED,)
-    if pretrained is not None and last is None:
-        say(load_pretrained(module.network, pretrained).text())
-        module.restart_average()
     spec = runs.spec_of(recipe, recipe.resize)
     judged = [*validation.values(), *([] if watched is None else [watched])]
     loaders = [ordered_loader(held, spec) for held in judged]
     feed = training_loader(data, spec, batch=recipe.batch, seed=seed)
+    if pretrained is not None and last is None:
+        pictures = (module.prepared(batch).images for batch in sample_loader(data, spec, rows=MEASURED))
+        say(load_pretrained(module.network, pretrained, pictures).text())
+        module.restart_average()
     if layout.size > 1:
         distributed.convert(module.network)
         facts["ranks"] = {"devices": layout.devices, "nodes": layout.nodes}

@@ -1,0 +1,111 @@
+"""A network from the bundled int8 file: it answers as the file does, in training mode too."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mien import cli
+from mien.classifier import Classifier
+from mien.errors import ModelError
+from mien.expressions import EXPRESSIONS
+from mien.lab.datasets import synthetic
+from mien.lab.networks import Shape
+from mien.lab.networks.from_onnx import weights_of
+from mien.lab.networks.mien_small import MienSmall
+from mien.lab.networks.network import Network
+from mien.lab.networks.pretrained import load_pretrained
+from mien.lab.protocol import file_sha256
+from mien.lab.training import runs
+
+BUNDLED = Path(str(files("mien.models") / "mien-small.onnx"))
+SHAPE = Shape(channels=1, classes=len(EXPRESSIONS), size=48)
+
+
+@pytest.fixture(scope="module")
+def faces() -> np.ndarray:
+    """(256, 1, 48, 48) float32, prepared: drawn faces."""
+    data = synthetic.load(split="valid", spec=synthetic.Spec(rows=(8, 256, 8)))
+    return Classifier(BUNDLED).card.input.prepare([data.read(row) for row in range(256)])
+
+
+@pytest.fixture(scope="module")
+def started(faces: np.ndarray) -> Network:
+    torch.manual_seed(0)
+    network = MienSmall(dropout=0.0).build(SHAPE)
+    transfer = load_pretrained(network, BUNDLED, [torch.from_numpy(faces)])
+    assert transfer.missing == () and set(transfer.unused) == {"head.weight", "head.bias"}
+    return network
+
+
+def fer2013(network: nn.Module, faces: np.ndarray) -> Tensor:
+    """(N, 7) probabilities over both views, as the file gives them."""
+    temperature = Classifier(BUNDLED).card.heads["fer2013"].temperature
+    views = [torch.from_numpy(np.ascontiguousarray(view)) for view in (faces, faces[..., ::-1])]
+    with torch.no_grad():
+        found = [(network(view).heads["fer2013"] / temperature).softmax(dim=1) for view in views]
+    return torch.stack(found).mean(dim=0)
+
+
+def gap(network: Network, faces: np.ndarray) -> float:
+    """Mean over faces of the largest difference from the file."""
+    theirs = torch.from_numpy(Classifier(BUNDLED).run(faces).probabilities["fer2013"])
+    return float((fer2013(network, faces) - theirs).abs().amax(dim=1).mean())
+
+
+def test_the_network_answers_as_the_file(started: Network, faces: np.ndarray) -> None:
+    assert gap(started.eval(), faces) < 0.02  # what int8 activations change
+
+
+def test_training_mode_starts_from_the_same_function(started: Network, faces: np.ndarray) -> None:
+    assert gap(started.train(), faces) < 0.03
+    started.eval()
+
+
+def test_the_start_is_not_the_random_one(faces: np.ndarray) -> None:
+    torch.manual_seed(0)
+    assert gap(MienSmall(dropout=0.0).build(SHAPE).eval(), faces) > 0.2
+
+
+@pytest.mark.slow  # a training
+def test_own_faces_go_on_from_the_bundled_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The README's command, on drawn faces in folders."""
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    for split in ("train", "valid"):
+        data = synthetic.load(split=split, spec=synthetic.Spec(rows=(64, 32, 8)))
+        for row in range(len(data)):
+            path = tmp_path / "faces" / split / data.classes[data.labels[row]] / f"{row}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(data.read(row)).save(path)
+    words = ["train", "mien-small", "--data", "folder", "--root", str(tmp_path / "faces"), "-o", str(tmp_path / "run")]
+    words += ["--pretrained", str(BUNDLED), "--loss", "softmax", "--set", "network.second_head=False"]
+    words += ["--set", "epochs=1", "--set", "batch=32", "--set", "sizes=()", "--threads", "1"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    told = capsys.readouterr()
+    assert not ended.value.code, told.err
+    # 7 convolutions' weights and their norms' four tensors; the second head, which this network lacks, is not used
+    assert "pretrained: 35 tensors matched, 4 of the file unused, 0 of the network" in told.out
+    facts = runs.read(tmp_path / "run")
+    assert facts["pretrained"]["sha256"] == file_sha256(BUNDLED)
+
+
+def test_another_width_is_refused_and_left_alone(faces: np.ndarray) -> None:
+    network = MienSmall(widths=(8, 16, 32, 64)).build(SHAPE)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(ModelError, match="tensors match this network"):
+        load_pretrained(network, BUNDLED, [torch.from_numpy(faces)])
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_file_that_is_no_graph_is_named(tmp_path: Path, faces: np.ndarray) -> None:
+    path = tmp_path / "text.onnx"
+    path.write_text("not a model")
+    with pytest.raises(ModelError, match=r"text\.onnx: not an ONNX file"):
+        weights_of(MienSmall().build(SHAPE), path, [torch.from_numpy(faces)])

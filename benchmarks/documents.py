@@ -117,8 +117,10 @@ def loading_table() -> str:
 
 def loss_table() -> str:
     found = result("losses")
-    lines = ["| loss | ms | share of the step, % |", "|---|---|---|"]
-    lines += [f"| {n} | {r['ms']:.2f} | {r['share_of_step_percent']:.2f} |" for n, r in found["losses"].items()]
+    lines = ["| loss | ms | share of the step, % | the same terms in plain loops take |", "|---|---|---|---|"]
+    for name, row in found["losses"].items():
+        loops = f"{row['times_faster']:,.0f} times as long" if "times_faster" in row else "-"
+        lines.append(f"| {name} | {row['ms']:.2f} | {row['share_of_step_percent']:.2f} | {loops} |")
     return "\n".join(
         [
             *lines,

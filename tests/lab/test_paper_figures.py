@@ -1,6 +1,5 @@
 """Every figure of the papers has an entry, and those that scores can draw are drawn."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from test_reproduce import Number
 from mien.errors import UsageError
 from mien.lab.evaluation.paper_table import Cell, Measured
 from mien.lab.paper_figures import DRAWN, NEEDS, PAPER_FIGURES, draw_figures, section
-from mien.lab.reproduce import SCORES, Job, Plan
+from mien.lab.reproduce import FEATURES, SCORES, Job, Plan
 
 pytest.importorskip("matplotlib", reason="needs the extra eval")
 pytest.importorskip("sklearn", reason="needs the extra eval")
@@ -20,9 +19,8 @@ pytest.importorskip("sklearn", reason="needs the extra eval")
 def store(out: Path, variant: str, dataset: str, method: str = "ad-corre") -> Path:
     folder = out / Job(method, variant, dataset, "cpu", 0).folder
     folder.mkdir(parents=True)
-    scores = made_up(60)
-    features = np.random.default_rng(0).normal(size=(60, 5))
-    replace(scores, features=features).save(folder / SCORES)
+    made_up(60).save(folder / SCORES)
+    np.savez(folder / FEATURES, features=np.random.default_rng(0).normal(size=(60, 5)))
     return folder
 
 
@@ -50,6 +48,9 @@ def test_t_sne_and_curves_say_what_they_lack(tmp_path: Path) -> None:
     (entry,) = draw_figures("ad-corre", tmp_path, [], Plan("cpu"), number="5")
     assert len(entry.pictures) == 1
     assert entry.missing == "not run: ad-corre/cpu/ad-corre--affectnet/seed0"
+    (tmp_path / "ad-corre/cpu/ce--affectnet/seed0" / FEATURES).unlink()
+    (entry,) = draw_figures("ad-corre", tmp_path, [], Plan("cpu"), number="5")
+    assert "no ad-corre/cpu/ce--affectnet/seed0/features.npz: delete scores.npz" in entry.missing
     folder = store(tmp_path, "mscar", "ferplus", "mscar")
     (entry,) = draw_figures("mscar", tmp_path, [], Plan("cpu"), number="6")
     assert "no metrics.csv" in entry.missing

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small_fer
 
@@ -15,7 +16,7 @@ from mien.errors import DataError, UsageError
 from mien.lab import methods, reproduction_runner
 from mien.lab.evaluation.scores import Scores
 from mien.lab.networks.resnet import ResNet50
-from mien.lab.reproduce import BIASED, SCORES, Job, Plan, lay_out
+from mien.lab.reproduce import BIASED, FEATURES, SCORES, Job, Plan, lay_out
 from mien.lab.reproduction_runner import Conduct, TrainingRunner, choice_of, counted, reproduce, settings_for, source_of
 from mien.lab.training import runs
 from mien.lab.training.recipes import Choice, resolve
@@ -58,6 +59,8 @@ def test_cells_fill_once_empty_with_their_file_and_absent_data_stop_nothing(
     assert "selection rule epoch with the highest accuracy on a fixed stratified 10 % of train" in rows[0]["protocol"]
     scores = Scores.load(out / FER_CELL / SCORES)
     assert (scores.protocol["split"], scores.protocol["variant"], len(scores.labels)) == ("valid", "resnet50-ce", 42)
+    assert scores.features is None
+    assert len(np.load(out / FER_CELL / FEATURES)["features"]) == 42
     assert runs.read(out / FER_CELL)["choice"]["variant"] == "resnet50-ce"
     biased = Scores.load(out / FER_CELL / BIASED)
     assert biased.protocol["selection_rule"] == "epoch that was best on these rows: biased"

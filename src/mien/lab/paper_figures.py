@@ -15,7 +15,7 @@ from mien.lab.evaluation.metrics import confusion_counts
 from mien.lab.evaluation.paper_table import Cell
 from mien.lab.evaluation.report import Picture, pictures
 from mien.lab.evaluation.scores import Scores
-from mien.lab.reproduce import SCORES, Job, Plan
+from mien.lab.reproduce import FEATURES, SCORES, Job, Plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -167,10 +167,11 @@ def _confusion(out: Path, jobs: Sequence[Job]) -> list[tuple[str, "Figure"]]:
 def _tsne(out: Path, jobs: Sequence[Job]) -> list[tuple[str, "Figure"]]:
     found = []
     for job in jobs:
-        scores = Scores.load(out / job.folder / SCORES)
-        if scores.features is None:
-            raise DataError(f"{job.folder}/{SCORES} holds no features: evaluate again and keep them")
-        positions, rows = figures.embedding(scores.features, seed=job.seed)
+        scores, path = Scores.load(out / job.folder / SCORES), out / job.folder / FEATURES
+        if not path.is_file():
+            raise DataError(f"no {job.folder}/{FEATURES}: delete {SCORES} beside it and run again")
+        with np.load(path) as held:
+            positions, rows = figures.embedding(held["features"], seed=job.seed)
         found.append((job.folder, figures.scatter(positions, scores.labels[rows], scores.classes, title=job.variant)))
     return found
 

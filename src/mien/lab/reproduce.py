@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mien.errors import DataError, MienError, UsageError
 from mien.lab.evaluation.intervals import intervals
 from mien.lab.evaluation.metrics import summary, value_of
@@ -25,6 +27,7 @@ if TYPE_CHECKING:  # the methods import torch; a layout must not
 
 SCORES = "scores.npz"
 BIASED = "best_on_test.npz"  # scores of the epoch that was best on the reported rows, where a runner keeps them
+FEATURES = "features.npz"  # the features of the rows of SCORES, for t-SNE: apart, being a hundred times as large
 COUNTED = {
     "M": 1e6,
     "MFLOPs": 1e6,
@@ -177,14 +180,17 @@ def run_cells(
             continue
         if outcome.biased is not None:
             _store(outcome.biased, folder / BIASED)
+        if outcome.scores.features is not None:
+            np.savez_compressed(folder / FEATURES, features=outcome.scores.features.astype(np.float32))
         _store(outcome.scores, folder / SCORES)
         say(f"{job.folder}: measured")
     return problems
 
 
 def _store(scores: Scores, path: Path) -> None:
+    """Without the features."""
     partial = path.with_name(f".partial.{path.name}")
-    scores.save(partial)
+    replace(scores, features=None).save(partial)
     partial.replace(path)
 
 

@@ -39,13 +39,13 @@ def weights_of(network: Network, path: Path, batches: Iterable[Tensor]) -> dict[
         if held is None or held.shape != size:
             continue  # another architecture: the caller says what does not match
         shifts[norm] = held
-        eps = float(modules[norm].eps)  # type: ignore[arg-type]
+        eps = float(modules[norm].eps)
         given |= {f"{norm}.weight": torch.ones(size), f"{norm}.bias": held}
         given |= {f"{norm}.running_mean": torch.zeros(size), f"{norm}.running_var": torch.ones(size) - eps}
     fitting = {name: value for name, value in given.items() if name in state and state[name].shape == value.shape}
     trial.load_state_dict(fitting, strict=False)
     for norm, (mean, variance) in _measured(trial, list(shifts), pictures).items():
-        eps = float(modules[norm].eps)  # type: ignore[arg-type]
+        eps = float(modules[norm].eps)
         given |= {f"{norm}.running_mean": mean, f"{norm}.running_var": variance}
         given |= {f"{norm}.weight": (variance + eps).sqrt(), f"{norm}.bias": shifts[norm] + mean}
     return given
@@ -54,7 +54,7 @@ def weights_of(network: Network, path: Path, batches: Iterable[Tensor]) -> dict[
 def _tensors(path: Path) -> dict[str, Tensor]:
     """The graph's float tensors by their names in the network."""
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from onnx import numpy_helper
 
     try:
@@ -120,7 +120,7 @@ def _measured(network: Network, norms: list[str], batches: list[Tensor]) -> dict
 
         return watch
 
-    hooks = [modules[name].register_forward_pre_hook(watching(name)) for name in norms]  # type: ignore[arg-type]
+    hooks = [modules[name].register_forward_pre_hook(watching(name)) for name in norms]
     with torch.no_grad():
         for pictures in batches:
             network(pictures)

@@ -299,14 +299,16 @@ def _show(reading: "Reading") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    title = Text(f"{_printable(reading.source)}  {reading.width} x {reading.height} px")
-    table = Table(title=title, title_justify="left", title_style="bold")
+    title = f"{_printable(reading.source)}  {reading.width} x {reading.height} px"
+    if not reading.faces:
+        print(f"{title}  {_printable(reading.status)}")  # plain: rich would break a long path
+        return
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
     for name in ("face", "expression", "next likeliest", "at x, y", "size", "score"):
         table.add_column(name)
     for number, face in enumerate(reading, start=1):
         table.add_row(str(number), *_cells(face))
-    console = Console(highlight=False)
-    console.print(table if reading.faces else Text.assemble(title, "  ", reading.status))
+    Console(highlight=False).print(table)
 
 
 def _cells(face: "Face") -> list[str]:

@@ -128,11 +128,14 @@ def _show_clip(path: Path, clip: "Clip") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    title = Text(f"{path}  {clip.frames} frames")
-    table = Table(title=title, title_justify="left", title_style="bold")
+    title = f"{path}  {clip.frames} frames"
+    if not clip.tracks:
+        print(f"{title}  no face")  # plain: rich would break a long path
+        return
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
     for name in ("track", "from", "to", "frames", "expression", "of the frames"):
         table.add_column(name)
     for row in clip.tracks:
         cells = (f"{row['first_s']:.2f} s", f"{row['last_s']:.2f} s", str(row["frames"]), str(row["expression"]))
         table.add_row(str(row["track"]), *cells, f"{row['share']:.0%}")
-    Console(highlight=False).print(table if clip.tracks else Text.assemble(title, "  no face"))
+    Console(highlight=False).print(table)

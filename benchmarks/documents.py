@@ -187,7 +187,8 @@ def claim_tables() -> str:
     """Each reproduced table: what the paper printed, what was measured, and whether the difference passes its noise."""
     parts = []
     for name, claim in result("claims")["claims"].items():
-        seeds = max(len(next(iter(row["values"].values()))) for row in claim["rows"].values())
+        runs = [len(row["values"]["accuracy"]) for row in claim["rows"].values()]
+        seeds = f"{min(runs)} to {max(runs)}" if min(runs) < max(runs) else f"{max(runs)}"
         changes = ", ".join(f"`{change}`" for change in claim["settings"] if ":" not in change)
         parts.append(
             f"**{name}, measured on {DATASETS[claim['data']]}**: {claim['epochs']} epochs, {claim['minutes']:.1f} minutes a run, "

@@ -23,6 +23,8 @@ from mien.lab.protocol import file_sha256
 from mien.lab.training import runs
 
 BUNDLED = Path(str(files("mien.models") / "mien-small.onnx"))
+pytestmark = pytest.mark.slow  # the whole network, and a training of it
+
 SHAPE = Shape(channels=1, classes=len(EXPRESSIONS), size=48)
 
 
@@ -71,7 +73,6 @@ def test_the_start_is_not_the_random_one(faces: np.ndarray) -> None:
     assert gap(MienSmall(dropout=0.0).build(SHAPE).eval(), faces) > 0.2
 
 
-@pytest.mark.slow  # a training
 def test_own_faces_go_on_from_the_bundled_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

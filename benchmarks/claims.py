@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mien.errors import DataError
 from mien.lab import methods
 from mien.lab.evaluation.metrics import summary, value_of
 from mien.lab.evaluation.paired import holm, seed_difference
@@ -76,6 +77,13 @@ def seeds_of(method: Method, number: Published, claim: Claim) -> list[Path]:
     return [RUNS / job.folder for job in jobs if (RUNS / job.folder / SCORES).is_file()]
 
 
+def defined(held: dict[str, Any], metric: str) -> float:
+    value = value_of(held, metric)
+    if value is None:
+        raise DataError(f"{metric} is undefined in these scores; leave it out of the claim's metrics")
+    return float(value)
+
+
 def judged(claim: Claim) -> dict[str, Any] | None:
     """The claim's rows, each with its metrics over seeds and the differences from the baseline; None before the baseline
     and one row have two seeds."""
@@ -87,7 +95,7 @@ def judged(claim: Claim) -> dict[str, Any] | None:
         return None
     values = {row: [summary(Scores.load(folder / SCORES)) for folder in found] for row, found in folders.items()}
     measured = {
-        row: {metric: [float(value_of(held, metric) or 0.0) for held in found] for metric in claim.metrics}
+        row: {metric: [defined(held, metric) for held in found] for metric in claim.metrics}
         for row, found in values.items()
     }
     others = [row for row in measured if row != claim.baseline]

@@ -105,6 +105,11 @@ def test_another_width_is_refused_and_left_alone(faces: np.ndarray) -> None:
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+def test_no_picture_to_measure_the_norms_on_is_said() -> None:
+    with pytest.raises(ModelError, match="measured on pictures, and none were given"):
+        load_pretrained(MienSmall().build(SHAPE), BUNDLED)
+
+
 def test_a_file_that_is_no_graph_is_named(tmp_path: Path, faces: np.ndarray) -> None:
     path = tmp_path / "text.onnx"
     path.write_text("not a model")

@@ -22,9 +22,11 @@ _BIASES = ("weight_bias", "bias")  # how a folded convolution's bias is called
 
 def weights_of(network: Network, path: Path, batches: Iterable[Tensor]) -> dict[str, Tensor]:
     """Names of `network` -> tensors. batches: normalised pictures (N, C, S, S) on which the norms are measured; at least
-    one. `network` is left as it is. Raises ModelError when the file is no ONNX graph."""
+    one. `network` is left as it is. Raises ModelError when the file is no ONNX graph or no picture is given."""
     given = _tensors(path)
     pictures = list(batches)
+    if not pictures:
+        raise ModelError(f"{path}: its folded norms are measured on pictures, and none were given")
     trial = copy.deepcopy(network).eval()
     folded = {
         norm: convolution

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy
-from torch import nn
+from torch import Tensor, nn
 
+from mien.card import InputSpec
 from mien.errors import DataError, UsageError
 from mien.lab import datasets, ranks
 from mien.lab.datasets import FaceDataset
@@ -142,8 +143,7 @@ def _train(
     loaders = [ordered_loader(held, spec) for held in judged]
     feed = training_loader(data, spec, batch=recipe.batch, seed=seed)
     if pretrained is not None and last is None:
-        pictures = (module.prepared(batch).images for batch in sample_loader(data, spec, rows=MEASURED))
-        say(load_pretrained(module.network, pretrained, pictures).text())
+        say(load_pretrained(module.network, pretrained, _pictures_for_norms(module, data, spec)).text())
         module.restart_average()
     if layout.size > 1:
         distributed.convert(module.network)
@@ -158,6 +158,12 @@ def _train(
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message=message)
         trainer.fit(module, feed, loaders, ckpt_path=None if last is None else str(last), weights_only=True)
+
+
+def _pictures_for_norms(module: Training, data: FaceDataset, spec: InputSpec) -> Iterator[Tensor]:
+    """Augmented and normalised training pictures, read when the first is asked for."""
+    for batch in sample_loader(data, spec, rows=MEASURED):
+        yield module.prepared(batch).images
 
 
 def load_data(source: Source, recipe: Recipe) -> tuple[FaceDataset, dict[str, FaceDataset]]:

@@ -17,7 +17,17 @@ from mien.lab import methods, reproduction_runner
 from mien.lab.evaluation.scores import Scores
 from mien.lab.networks.resnet import ResNet50
 from mien.lab.reproduce import BIASED, FEATURES, SCORES, Job, Plan, lay_out
-from mien.lab.reproduction_runner import Conduct, TrainingRunner, choice_of, counted, reproduce, settings_for, source_of
+from mien.lab.reproduction_runner import (
+    Conduct,
+    TrainingRunner,
+    choice_of,
+    counted,
+    introduction,
+    page_name,
+    reproduce,
+    settings_for,
+    source_of,
+)
 from mien.lab.training import runs
 from mien.lab.training.recipes import Choice, resolve
 
@@ -177,6 +187,15 @@ def test_counted_cells_are_of_the_papers_network() -> None:
     assert found["macs"] > found["parameters"]
     with pytest.raises(UsageError, match="no variant 'x'"):
         counted(method, "x")
+
+
+def test_a_page_of_some_rows_leaves_the_whole_tables_page_alone() -> None:
+    whole = Plan("cpu", table="8", data="fer2013")
+    some = replace(whole, rows=r"^CE \+ (MD|ED)$")
+    assert page_name("ad-corre", whole) == "ad-corre-cpu-fer2013-table8"
+    assert page_name("ad-corre", some) == "ad-corre-cpu-fer2013-table8-CE-MD-ED"
+    assert "Only rows like" not in " ".join(introduction(methods.load("ad-corre"), whole, Conduct(), []))
+    assert repr(some.rows) in " ".join(introduction(methods.load("ad-corre"), some, Conduct(), []))
 
 
 def test_what_was_asked_is_kept_beside_the_runs(tmp_path: Path) -> None:

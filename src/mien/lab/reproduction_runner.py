@@ -5,6 +5,7 @@ whose cells were trained under different `--set` could not be read.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -264,6 +265,7 @@ def page_name(method: str, plan: Plan) -> str:
     """A file name that tells reproductions of one folder apart."""
     parts = [method, plan.preset.replace("/", "-"), plan.data or ""]
     parts += [f"table{plan.table}" if plan.table else "", f"figure{plan.figure}" if plan.figure else ""]
+    parts.append(re.sub(r"\W+", "-", plan.rows).strip("-"))
     return "-".join(part.replace(" ", "") for part in parts if part)
 
 
@@ -271,6 +273,8 @@ def introduction(method: Method, plan: Plan, conduct: Conduct, wanted: Iterable[
     """What every cell of the page has in common, in sentences."""
     epochs = {resolve(choice_of(job, conduct))[1].epochs for job in wanted}
     lines = [method.citation.rstrip(".") + ".", f"Preset {plan.preset}, {plan.seeds} seeds."]
+    if plan.rows:
+        lines.append(f"Only rows like {plan.rows!r}.")
     if epochs:
         lines.append(f"Every run trains {' or '.join(map(str, sorted(epochs)))} epochs.")
     lines.append(f"Epochs are chosen on {'a fixed tenth of train' if conduct.select_on == 'holdout' else 'valid'}.")

@@ -22,7 +22,7 @@ from mien.errors import UsageError
 from mien.lab import ranks
 from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.datasets import FaceDataset
-from mien.lab.losses import Task, label_distribution
+from mien.lab.losses import Task, taught
 from mien.lab.losses.ad_corre import AdCorre
 from mien.lab.losses.centres import Centres
 from mien.lab.losses.cosine import Cosine
@@ -59,7 +59,7 @@ class Teacher(nn.Module):
     def forward(self, images: Tensor) -> NetworkOutput:
         level = images.flatten(1).mean(dim=1, keepdim=True)
         logits = 5 * torch.cos(level * torch.arange(1, CLASSES + 1))
-        return NetworkOutput(logits, logits)
+        return NetworkOutput(logits, logits, heads={"fer2013": logits.flip(1)})
 
 
 class Doubled(Training):
@@ -130,6 +130,7 @@ CASES: dict[str, Recipe] = {
     "ad-corre": _loss(AdCorre(k=3)),
     "ad-corre virtual": _loss(AdCorre(k=3, virtual=3, history=2)),
     "two-heads": _loss(TwoHeads(balance=0.5), ema=0.9),
+    "two-heads taught": _loss(TwoHeads(teacher_weight=0.5)),
 }  # fmt: skip
 
 
@@ -239,7 +240,7 @@ def _plain() -> Iterator[None]:
     """Plain data parallelism: each rank's loss on its own rows."""
     with (
         mock.patch.object(distributed, "over_ranks", lambda output, batch: (output, batch)),
-        _exchanging(label_distribution, gathered=lambda rows: rows)(),
+        _exchanging(taught, gathered=lambda rows: rows)(),
     ):
         yield
 
@@ -316,7 +317,7 @@ MUTANTS: dict[str, Mutant] = {
     "labels stay with their rank": Mutant(("softmax", "weighted-softmax", "centre", "ad-corre"), _without("labels")),
     "votes stay with their rank": Mutant(("label-distribution votes", "two-heads"), _without("votes")),
     "a teacher's answers stay with their rank": Mutant(
-        ("label-distribution teacher",), _exchanging(label_distribution, gathered=_repeated)
+        ("label-distribution teacher", "two-heads taught"), _exchanging(taught, gathered=_repeated)
     ),
     "nothing is gathered": Mutant(BATCH_WIDE, _plain),
     "the gather passes no gradient": Mutant(("softmax",), _patched(ranks, "_Gathered", _NoGradientGather)),

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import small_fer
 import torch
 
 from mien import cli
+from mien.classifier import Classifier, bundled_model
 from mien.errors import UsageError
 from mien.lab.evaluation.judge import judge
 from mien.lab.networks.norm import SingleValueBatchWarning
@@ -132,6 +134,28 @@ def test_a_teacher_sees_the_students_pictures_in_its_own_form(world: dict[str, P
     assert torch.allclose(found, expected, atol=1e-5)
     assert isinstance(teacher, Teacher) and not any(p.requires_grad for p in teacher.parameters())
     assert teacher((torch.rand(2, 1, 40, 40) - 0.1) / 0.7).logits.shape == (2, 7)
+
+
+def test_the_bundled_file_teaches_on_the_students_pictures(world: dict[str, Path], tmp_path: Path) -> None:
+    """Its answers are the file's own for the same pixels; with the default recipe's classes it joins the loss."""
+    classifier = Classifier()
+    spec, labels = classifier.card.input, list(classifier.card.head().labels)
+    teacher = load_teacher(bundled_model(), classes=labels, spec=replace(spec, mean=(0.1,), std=(0.7,)))
+    pictures = torch.rand(3, 1, spec.height, spec.width, generator=torch.Generator().manual_seed(0))
+    told = teacher((pictures - 0.1) / 0.7)
+    expected = classifier.run(spec.normalise(pictures.numpy())).probabilities
+    assert torch.allclose(told.logits.softmax(dim=1), torch.from_numpy(expected["ferplus"]), atol=1e-3)
+    assert torch.allclose(told.heads["fer2013"].softmax(dim=1), torch.from_numpy(expected["fer2013"]), atol=1e-3)
+    with pytest.raises(UsageError, match="the student learns anger"):
+        load_teacher(bundled_model(), classes=["anger"], spec=spec)
+
+    settings = ("network.widths=(4,4,4,8)", "epochs=1", "batch=32", "sizes=()", "loss.teacher_weight=0.5")
+    run = train(
+        Choice("mien-small", "cpu", settings=settings), Source("ferplus", world["root"], allow_partial=True),
+        tmp_path / "run", teacher=bundled_model(), threads=1, say=lambda line: None,
+    )  # fmt: skip
+    assert runs.read(run)["teacher"] == {"file": bundled_model().name, "sha256": classifier.sha256}
+    assert 0 < float(metrics(run)["train_teacher"]) < 3  # 0.5 (ln 8 + ln 7) = 2.0 for uniform answers of the student
 
 
 def test_a_run_starts_from_a_checkpoint_and_says_what_matched(

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mien.errors import UsageError
 from mien.lab.batch import Batch, NetworkOutput
@@ -64,6 +64,53 @@ def test_values_and_gradients_are_those_of_the_slow_loops(balance: float, smooth
         for mine, theirs in zip(taken, wanted, strict=True):
             assert (mine is None) == (theirs is None)
             assert mine is None or torch.allclose(mine, theirs, rtol=1e-5, atol=1e-8)
+
+
+class Teacher(nn.Module):
+    """Answers two rows of logits per picture, whatever it sees."""
+
+    def forward(self, images: Tensor) -> NetworkOutput:
+        torch.manual_seed(4)
+        first, second = torch.randn(len(images), 8), torch.randn(len(images), 7)
+        return NetworkOutput(first, first, heads={"fer2013": second})
+
+
+def test_a_teacher_adds_the_cross_entropy_to_its_answers() -> None:
+    output, faces = batch()
+    alone = TwoHeads().build(Task(COUNTS, 16, has_votes=True))(output, faces)
+    loss = TwoHeads(teacher_weight=0.6).build(Task(COUNTS, 16, teacher=Teacher(), has_votes=True))
+    taught = loss(output, faces)
+    assert {name: taught[name] for name in alone} == alone and list(taught)[len(alone) :] == ["teacher"]
+    told, rows = Teacher()(faces.images), len(faces.labels)
+    assert output.heads is not None and told.heads is not None
+    expected = 0.0
+    for theirs, ours in ((told.logits, output.logits), (told.heads["fer2013"], output.heads["fer2013"])):
+        for i in range(rows):
+            wanted, found = theirs[i].double().exp(), ours[i].detach().exp()
+            for c in range(len(wanted)):
+                expected -= float(wanted[c] / wanted.sum() * torch.log(found[c] / found.sum())) / rows
+    assert taught["teacher"].item() == pytest.approx(0.6 * expected, rel=1e-6)
+    leaves = [output.logits, output.heads["fer2013"]]
+    for gradient, ours, theirs in zip(
+        torch.autograd.grad(taught["teacher"], leaves), leaves, (told.logits, told.heads["fer2013"]), strict=True
+    ):
+        assert torch.allclose(gradient, 0.6 / rows * (ours.softmax(1) - theirs.double().softmax(1)), atol=1e-7)
+    assert not list(loss.parameters()) and not loss.state_dict()
+
+
+def test_a_teacher_that_is_absent_or_has_one_head_is_named() -> None:
+    with pytest.raises(UsageError, match="teacher_weight -1: expected 0"):
+        TwoHeads(teacher_weight=-1)
+    with pytest.raises(UsageError, match=r"pass --teacher RUN, or --teacher FILE\.onnx"):
+        TwoHeads(teacher_weight=1).build(Task(COUNTS, 16, has_votes=True))
+
+    class OneHead(nn.Module):
+        def forward(self, images: Tensor) -> NetworkOutput:
+            return NetworkOutput(torch.zeros(len(images), 8), torch.zeros(len(images), 8))
+
+    loss = TwoHeads(teacher_weight=1).build(Task(COUNTS, 16, teacher=OneHead(), has_votes=True))
+    with pytest.raises(UsageError, match="the teacher has no head 'fer2013'"):
+        loss(*batch())
 
 
 def test_balance_moves_weight_to_rare_classes_only() -> None:

@@ -59,7 +59,8 @@ def train(
         Path | None, typer.Option(metavar="FILE", help="Weights to start from: a checkpoint, or an .onnx of mien.")
     ] = None,
     teacher: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="A trained run that gives target distributions.")
+        Path | None,
+        typer.Option(metavar="RUN", help="A trained run, or an .onnx of mien, that gives target distributions."),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
     devices: Annotated[

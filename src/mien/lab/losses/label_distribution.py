@@ -5,18 +5,17 @@
 with q from a frozen teacher (the paper's label-distribution generator, eq. 3.4) or from people's votes (FER+).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from mien.errors import UsageError
-from mien.lab import ranks
 from mien.lab.batch import Batch, NetworkOutput
-from mien.lab.losses.inputs import full_precision, inputs, widen
+from mien.lab.losses.inputs import full_precision, inputs
 from mien.lab.losses.loss import Loss, Task
+from mien.lab.losses.taught import Taught, distribution
 from mien.lab.options import check_choices
 
 
@@ -83,27 +82,15 @@ class VotesLoss(Loss):
         return votes
 
 
-class TeacherLoss(Loss):
-    """Term "label_distribution" from a frozen teacher, which sees the student's pictures.
-
-    The teacher follows the loss from device to device, but is neither among its parameters nor in its state dict.
-    """
+class TeacherLoss(Taught):
+    """Term "label_distribution" from a frozen teacher, which sees the student's pictures."""
 
     def __init__(self, options: LabelDistribution, teacher: nn.Module) -> None:
-        super().__init__()
+        super().__init__(teacher)
         self.options = options
-        self._held = (teacher.requires_grad_(False).eval(),)  # in a tuple, so that it is no submodule
-
-    @property
-    def teacher(self) -> nn.Module:
-        return self._held[0]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> Self:
-        self.teacher._apply(fn)
-        return super()._apply(fn, *args)
 
     def forward(self, output: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
-        targets = ranks.gathered(self.targets(batch.images))  # pictures stay with their rank, answers do not
+        targets = distribution(self.answers(batch.images).logits)  # q of eq. 3.4
         with full_precision(output.logits):
             logits = inputs(output, batch).logits
             if targets.shape != logits.shape:
@@ -112,10 +99,3 @@ class TeacherLoss(Loss):
                     f"{logits.shape[1]}; train a teacher on the same classes"
                 )
             return {"label_distribution": self.options.scale * soft_cross_entropies(logits, targets).mean()}
-
-    @torch.no_grad()
-    def targets(self, images: Tensor) -> Tensor:
-        """q of eq. 3.4: (N, K), rows sum to 1."""
-        self.teacher.eval()
-        logits: Tensor = self.teacher(images).logits
-        return widen(logits).softmax(dim=1)

@@ -1,4 +1,5 @@
-"""Cross-entropy on both label sets of the same faces: FER+'s vote distribution and FER-2013's hard label."""
+"""Cross-entropy on both label sets of the same faces: FER+'s vote distribution and FER-2013's hard label; and on a teacher's
+answers about the same pictures, where there is one."""
 
 from dataclasses import dataclass
 
@@ -10,22 +11,27 @@ from mien.errors import UsageError
 from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses.inputs import widen
 from mien.lab.losses.loss import Loss, Task
+from mien.lab.losses.taught import Taught, distribution
 
 
 @dataclass(frozen=True)
 class TwoHeads:
     """votes_weight, labels_weight: of the two terms. smoothing: label smoothing of the hard labels (Szegedy et al., 2016,
     arXiv:1512.00567). balance: b >= 0; a row with hard label c counts n_c^-b in the mean over the batch, so 0 counts all
-    rows alike and 1 all classes."""
+    rows alike and 1 all classes. teacher_weight: of the cross-entropy to a frozen teacher's probabilities for the student's own
+    pictures, summed over both heads (distillation at temperature 1: Hinton et al., 2015, arXiv:1503.02531); 0 needs no teacher."""
 
     votes_weight: float = 1.0
     labels_weight: float = 1.0
     smoothing: float = 0.1
     balance: float = 0.0
+    teacher_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.balance < 0:
             raise UsageError(f"balance {self.balance:g}: expected 0 (all rows alike) or more, 1 for all classes alike")
+        if self.teacher_weight < 0:
+            raise UsageError(f"teacher_weight {self.teacher_weight:g}: expected 0 (no teacher) or more")
 
     @property
     def embeddings(self) -> int:
@@ -34,14 +40,18 @@ class TwoHeads:
     def build(self, task: Task) -> Loss:
         if not task.has_votes:
             raise UsageError("loss two-heads needs votes: train with --data ferplus --set label_rule=joint")
+        if self.teacher_weight and task.teacher is None:
+            raise UsageError(
+                "loss two-heads: teacher_weight > 0 needs a teacher; pass --teacher RUN, or --teacher FILE.onnx of mien"
+            )
         return _TwoHeads(self, task)
 
 
-class _TwoHeads(Loss):
+class _TwoHeads(Taught):
     weights: Tensor  # (K,), the largest is 1
 
     def __init__(self, options: TwoHeads, task: Task) -> None:
-        super().__init__()
+        super().__init__(task.teacher if options.teacher_weight else None)
         self.options = options
         counts = torch.tensor(task.class_counts, dtype=torch.float64).clamp(min=1)  # an absent class is never asked for
         weights = (counts / counts.min()) ** -options.balance
@@ -57,4 +67,17 @@ class _TwoHeads(Loss):
             each = F.cross_entropy(second, batch.labels, label_smoothing=self.options.smoothing, reduction="none")
             counted = self.weights.to(each.dtype)[batch.labels]
             hard = (counted * each).sum() / counted.sum()
-        return {"votes": self.options.votes_weight * soft, "labels": self.options.labels_weight * hard}
+            terms = {"votes": self.options.votes_weight * soft, "labels": self.options.labels_weight * hard}
+            if self.options.teacher_weight:
+                taught = self._taught(logits, second, batch.images)
+                terms["teacher"] = self.options.teacher_weight * taught
+        return terms
+
+    def _taught(self, logits: Tensor, second: Tensor, images: Tensor) -> Tensor:
+        """The mean over rows of the cross-entropies of both heads to the teacher's."""
+        answer = self.answers(images)
+        if answer.heads is None or "fer2013" not in answer.heads:
+            raise UsageError("loss two-heads: the teacher has no head 'fer2013'; train one as mien-small is trained")
+        pairs = ((answer.logits, logits), (answer.heads["fer2013"], second))
+        each = [-(distribution(told).to(own) * F.log_softmax(own, dim=1)).sum(dim=1) for told, own in pairs]
+        return torch.stack(each).sum(dim=0).mean()

@@ -87,7 +87,7 @@ def train(
 
     resume: go on from `folder`/last.ckpt where there is one; its run.json must say the same recipe, data and seed.
     pretrained: a checkpoint to start from (.safetensors, .pth, or .onnx of ours). teacher: a run folder whose network gives
-    the targets.
+    the targets, or an .onnx of ours.
     watched: rows that are reported later. They choose nothing; the epoch that is best on them is kept as
     best_on_test.ckpt, to show how much choosing by them would flatter.
     devices, nodes: processes per machine and machines (`launch`); default: one, or what torchrun or SLURM started. The run is
@@ -237,15 +237,21 @@ def _facts(choice: Choice, source: Source, recipe: Recipe, data: FaceDataset, se
 
 def _origins(pretrained: Path | None, teacher: Path | None) -> dict[str, Any]:
     """The hashes of what a run starts from, so that a resumed run cannot start from something else."""
-    files = {"pretrained": pretrained, "teacher": None if teacher is None else teacher / "best.ckpt"}
+    files = {"pretrained": pretrained, "teacher": _taught_by(teacher)}
     for name, path in files.items():
         if path is not None and not path.is_file():
             raise UsageError(
-                f"--{name} {path}: no such file; pass " + ("a checkpoint" if name == "pretrained" else "a run folder")
+                f"--{name} {path}: no such file; pass "
+                + ("a checkpoint" if name == "pretrained" else "a run folder, or an .onnx file of mien")
             )
     return {
         name: None if path is None else {"file": path.name, "sha256": file_sha256(path)} for name, path in files.items()
     }
+
+
+def _taught_by(teacher: Path | None) -> Path | None:
+    """The file of a teacher that is a run folder or a file."""
+    return teacher if teacher is None or teacher.suffix == ".onnx" else teacher / "best.ckpt"
 
 
 def _resumable(folder: Path, run: dict[str, Any], resume: bool) -> Path | None:

@@ -1,0 +1,40 @@
+"""A loss that asks a frozen teacher about the student's own pictures."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from mien.lab import ranks
+from mien.lab.batch import NetworkOutput
+from mien.lab.losses.inputs import widen
+from mien.lab.losses.loss import Loss
+
+
+class Taught(Loss):
+    """The teacher follows the loss from device to device, but is neither among its parameters nor in its state dict."""
+
+    def __init__(self, teacher: nn.Module | None) -> None:
+        super().__init__()
+        self._held: tuple[nn.Module, ...] = (
+            () if teacher is None else (teacher.requires_grad_(False).eval(),)
+        )  # in a tuple: no submodule
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> Self:
+        for teacher in self._held:
+            teacher._apply(fn)
+        return super()._apply(fn, *args)
+
+    @torch.no_grad()
+    def answers(self, images: Tensor) -> NetworkOutput:
+        """The teacher's output for these pictures (N, C, H, W), in eval mode. Must not be asked without a teacher."""
+        (teacher,) = self._held
+        output: NetworkOutput = teacher.eval()(images)
+        return output
+
+
+def distribution(logits: Tensor) -> Tensor:
+    """A teacher's logits as distributions over the whole batch: pictures stay with their rank, answers do not. (N, K), rows
+    sum to 1."""
+    return ranks.gathered(widen(logits).softmax(dim=1))

@@ -4,8 +4,8 @@ row of a table with the row that the paper improves on, and writes benchmarks/re
     mien reproduce METHOD --table N --data NAME --root DIR --preset cpu --seeds 3 -o benchmarks/reproductions ...
     python benchmarks/claims.py
 
-Per row: the mean over seeds, its difference from the baseline's mean with Welch's t interval, p after Holm over a table's
-rows and metrics, and the smallest difference that so many seeds would have shown. Trains nothing; rows without Scores files
+Per row: the mean over seeds, its difference from the baseline's mean with Welch's t interval, p after Holm over the rows
+for each metric, and the smallest difference that so many seeds would have shown. Trains nothing; rows without Scores files
 of at least two seeds are left out.
 """
 
@@ -104,15 +104,18 @@ def judged(claim: Claim) -> dict[str, Any] | None:
         for row in others
         for metric in claim.metrics
     }
-    adjusted = dict(zip(pairs, holm([pair.p for pair in pairs.values()]), strict=True))
+    adjusted: dict[tuple[str, str], float] = {}
+    for metric in claim.metrics:  # as `mien reproduce` does for a column
+        ps = [pairs[row, metric].p for row in others]
+        adjusted |= {(row, metric): p for row, p in zip(others, holm(ps), strict=True)}
     base = numbers[claim.baseline]
     scale = 1.0 if base.unit == "fraction" else 100.0
     every = [folder for found in folders.values() for folder in found]
-    facts = runs.read(every[0])
+    asked = json.loads((RUNS / claim.method / "cpu" / "asked.json").read_text(encoding="utf-8"))
     return {
         **asdict(claim),
-        "epochs": facts["recipe"]["epochs"],
-        "settings": facts["choice"]["settings"],
+        "epochs": runs.read(every[0])["recipe"]["epochs"],
+        "settings": asked["settings"],
         "minutes": statistics.median(sum(row["epoch_s"] for row in times.read(run).values()) for run in every) / 60,
         "rows": {
             row: {

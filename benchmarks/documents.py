@@ -189,7 +189,7 @@ def claim_tables() -> str:
     for name, claim in result("claims")["claims"].items():
         runs = [len(row["values"]["accuracy"]) for row in claim["rows"].values()]
         seeds = f"{min(runs)} to {max(runs)}" if min(runs) < max(runs) else f"{max(runs)}"
-        changes = ", ".join(f"`{change}`" for change in claim["settings"] if ":" not in change)
+        changes = ", ".join(f"`{change}`" for change in claim["settings"])
         parts.append(
             f"**{name}, measured on {DATASETS[claim['data']]}**: {claim['epochs']} epochs, {claim['minutes']:.1f} minutes a run, "
             f"{seeds} seeds; preset cpu with {changes}.\n"
@@ -221,7 +221,7 @@ def claim_difference(found: dict[str, Any] | None) -> list[str]:
     value, low, high = (f"{100 * found['difference'][key]:+.1f}" for key in ("value", "low", "high"))
     printed = "-" if found["printed"] is None else f"{100 * found['printed']:+.2f}"
     verdict = "no" if found["p_holm"] >= 0.05 else "better" if found["difference"]["value"] > 0 else "worse"
-    return [printed, f"{value} [{low}, {high}]", f"{100 * found['detectable']:.1f}", f"{found['p_holm']:.2g}", verdict]
+    return [printed, f"{value} [{low}, {high}]", f"{100 * found['detectable']:.1f}", f"{found['p_holm']:.3g}", verdict]
 
 
 def variant_table() -> str:

@@ -17,9 +17,8 @@ class Taught(Loss):
 
     def __init__(self, teacher: nn.Module | None) -> None:
         super().__init__()
-        self._held: tuple[nn.Module, ...] = (
-            () if teacher is None else (teacher.requires_grad_(False).eval(),)
-        )  # in a tuple: no submodule
+        # in a tuple, so that it is no submodule
+        self._held: tuple[nn.Module, ...] = () if teacher is None else (teacher.requires_grad_(False).eval(),)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> Self:
         for teacher in self._held:

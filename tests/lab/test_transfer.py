@@ -158,6 +158,26 @@ def test_the_bundled_file_teaches_on_the_students_pictures(world: dict[str, Path
     assert 0 < float(metrics(run)["train_teacher"]) < 3  # 0.5 (ln 8 + ln 7) = 2.0 for uniform answers of the student
 
 
+@pytest.mark.parametrize(
+    ("method", "data", "settings", "told"),
+    [
+        ("ldg", "fer2013", TINY, "the loss Softmax asks no teacher"),
+        ("resface", "ferplus", (*TINY, "loss.source=votes"), "the loss LabelDistribution asks no teacher"),
+        ("mien-small", "ferplus", ("epochs=1",), "the loss TwoHeads asks no teacher"),  # teacher_weight is 0
+    ],
+)
+def test_a_teacher_whom_the_loss_does_not_ask_is_refused(
+    world: dict[str, Path], tmp_path: Path, method: str, data: str, settings: tuple[str, ...], told: str
+) -> None:
+    teacher = bundled_model() if data == "ferplus" else world["teacher"]
+    with pytest.raises(UsageError, match=told):
+        train(
+            Choice(method, "cpu", settings=settings), Source(data, world["root"], allow_partial=True),
+            tmp_path / "run", teacher=teacher, threads=1, say=lambda line: None,
+        )  # fmt: skip
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
 def test_a_run_starts_from_a_checkpoint_and_says_what_matched(
     world: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

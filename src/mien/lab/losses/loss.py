@@ -11,7 +11,8 @@ from mien.lab.batch import Batch, NetworkOutput
 @dataclass(frozen=True)
 class Task:
     """What a loss must know to be built. class_counts: training rows per class, in class order. feature_dim: D.
-    teacher: a frozen network giving target distributions, or None. has_votes: whether batches carry votes."""
+    teacher: a frozen network giving target distributions, or None (a loss that asks one derives from taught.Taught).
+    has_votes: whether batches carry votes."""
 
     class_counts: tuple[int, ...]
     feature_dim: int

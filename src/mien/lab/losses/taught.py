@@ -25,6 +25,11 @@ class Taught(Loss):
             teacher._apply(fn)
         return super()._apply(fn, *args)
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is a teacher to ask."""
+        return bool(self._held)
+
     @torch.no_grad()
     def answers(self, images: Tensor) -> NetworkOutput:
         """The teacher's output for these pictures (N, C, H, W), in eval mode. Must not be asked without a teacher."""

@@ -24,6 +24,7 @@ from mien.lab import datasets, ranks
 from mien.lab.datasets import FaceDataset
 from mien.lab.evaluation.leaks import HASHED_ROWS, pixel_hashes
 from mien.lab.losses import Task
+from mien.lab.losses.taught import Taught
 from mien.lab.methods.method import Recipe
 from mien.lab.networks.counts import count
 from mien.lab.networks.pretrained import load_pretrained
@@ -312,6 +313,11 @@ def _build(
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = Task(data.class_counts, network.feature_dim, teacher=teacher, has_votes=data.votes is not None)
     loss = recipe.loss.build(task)
+    if teacher is not None and not (isinstance(loss, Taught) and loss.asks):
+        raise UsageError(
+            f"--teacher: the loss {type(recipe.loss).__name__} asks no teacher as it is set; leave --teacher out, or choose "
+            "one that does: --loss label-distribution, or --set loss.teacher_weight=0.5 where the loss is two-heads"
+        )
     steps = max(1, len(data) // recipe.batch)
     module = Training(
         recipe, network, loss, spec=runs.spec_of(recipe), seed=seed, steps=steps, validation=tuple(validation)

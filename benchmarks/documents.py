@@ -251,6 +251,20 @@ def variant_table() -> str:
     )  # fmt: skip
 
 
+def network_table() -> str:
+    """Each network of the shipped file alone, in float32."""
+    found = result("networks")
+    lines = [
+        "| network alone, float32 | views | FER-2013, % | ECE, % | FER+ majority, % | ECE, % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network, views in found["networks"].items():
+        for view, heads in views.items():
+            cells = [f"{100 * heads[name][key]:.2f}" for name in NAMES for key in ("accuracy", "ece")]
+            lines.append(f"| {network} | {view} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"PublicTest, temperature 1, measured {found['date']}."])
+
+
 def video_table() -> str:
     found = result("video")
     lines = ["| 1280x720, one face | frames/s, median | fastest |", "|---|---|---|"]
@@ -399,6 +413,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "peers": peer_table,
     "soak": soak_table,
     "variants": variant_table,
+    "networks": network_table,
     "degradations": degradation_table,
     "photographs": photograph_table,
     "agreement": agreement_table,

@@ -1,13 +1,15 @@
-"""From a finished run to the shipped file: export every form, measure, choose, copy, renew every result and table.
+"""From finished runs to the shipped file: export every form, measure, choose, copy, renew every result and table.
 
-    python benchmarks/release.py RUN --root DIR            writes src/mien/models/mien-small.onnx, results and documents
-    python benchmarks/release.py RUN --root DIR --try OUT  the same into OUT, touching nothing in the checkout
+    python benchmarks/release.py RUN [RUN ...] --root DIR            writes src/mien/models/mien-small.onnx, results, documents
+    python benchmarks/release.py RUN [RUN ...] --root DIR --try OUT  the same into OUT, touching nothing in the checkout
 
-The choice is variants.chosen: the smallest file whose mean PublicTest accuracy over both heads is less than 0.3 points under
-float32's, with the flip folded in when one face then takes under 5 ms on one thread and the mean does not fall.
+Several runs go into one file and answer with their mean. The choice is variants.chosen: for each way of looking, the smallest
+file whose mean PublicTest accuracy over both heads is less than 0.3 points under float32's; of these the most accurate with the
+mirror image in it when one face then takes under 5 ms on one thread and the mean does not fall.
 """
 
 import argparse
+import datetime
 import hashlib
 import json
 import os
@@ -19,11 +21,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import public_test
 import variants
 
 from mien.classifier import Classifier, Prediction
+from mien.lab.protocol import commit
 from mien.lab.training import export as exporting
 from mien.lab.training import runs, times
 from mien.lab.training.forms import VIEWS, WEIGHTS, Form
@@ -61,24 +66,37 @@ class Remembered:
         return Prediction(probabilities, np.stack([row[1] for row in rows]))
 
 
-def export_all(run: Path, root: Path, folder: Path) -> list[Path]:
-    """Every form of the run into `folder`. The temperatures are fitted once for each views, on the float32 file of a single
-    view at temperature 1, which ONNX Runtime runs faster than torch."""
-    rows, faces = exporting.validation_rows(run, root), exporting.training_rows(run, root)
+def export_all(folders: list[Path], root: Path, folder: Path) -> dict[str, Any]:
+    """Every form of the runs' common file into `folder`. Returns what each network does alone (`alone`). The temperatures are
+    fitted once for each views, on float32 files of a single view at temperature 1, which ONNX Runtime runs faster than torch."""
+    rows, faces = exporting.validation_rows(folders[0], root), exporting.training_rows(folders[0], root)
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
     with TemporaryDirectory() as scratch:
-        path = exporting.export(run, Path(scratch) / "plain.onnx")
-        plain = Remembered(Classifier(path, threads=os.cpu_count() or 1))
+        paths = [exporting.export(run, Path(scratch) / f"{place}.onnx") for place, run in enumerate(folders)]
+        plain = [Remembered(Classifier(path, threads=os.cpu_count() or 1)) for path in paths]
         for views in VIEWS:
+            if views == "split" and len(folders) == 1:
+                continue
             temperatures = exporting.fitted_temperatures(plain, rows, Form(views))
             for weights in WEIGHTS:
                 out = folder / f"{weights}-{views}.onnx"
                 form = Form(views, weights=weights)
-                exporting.export(run, out, rows=rows, form=form, faces=faces, temperatures=temperatures)
+                exporting.export(folders, out, rows=rows, form=form, faces=faces, temperatures=temperatures)
                 print(f"{out.name}: {out.stat().st_size / 1e6:.2f} MB, temperatures {temperatures}", flush=True)
-                written.append(out)
-    return written
+        public = public_test.load(root)
+        found = {run.name: alone(model, public) for run, model in zip(folders, plain, strict=True)}
+    return {"date": datetime.date.today().isoformat(), "commit": commit(), "networks": found}
+
+
+def alone(model: Remembered, public: public_test.PublicTest) -> dict[str, Any]:
+    """One network's PublicTest accuracy and calibration error of both heads, float32, temperature 1: on the picture ("single")
+    and as the mean with its mirror image ("flip")."""
+    pictures = model.card.input.prepare([np.repeat(face[..., None], 3, axis=2) for face in public.faces])
+    blocks = [pictures[start : start + 256] for start in range(0, len(pictures), 256)]
+    views = [[model.run(block[..., ::step]).probabilities for block in blocks] for step in (1, -1)]
+    single, mirrored = ({h: np.concatenate([block[h] for block in view]) for h in model.card.heads} for view in views)
+    mean = {head: (single[head] + mirrored[head]) / 2 for head in single}
+    return {name: public_test.judged(public, model.card, found) for name, found in (("single", single), ("flip", mean))}
 
 
 def script(name: str, *words: str) -> None:
@@ -116,12 +134,16 @@ def record(run: Path, folder: Path) -> None:
     (folder / "SHA256SUMS").write_text(f"{digest}  best.ckpt\n", encoding="utf-8")
 
 
-def release(run: Path, root: Path, folder: Path, places: Places) -> Path:
+def release(folders: list[Path], root: Path, folder: Path, places: Places) -> Path:
     """Export into `folder`, measure all forms, ship the chosen one. Returns the chosen file."""
-    epochs = runs.read(run)["recipe"]["epochs"]
-    done = len((run / "metrics.csv").read_text(encoding="utf-8").splitlines()) - 1
-    print(f"{run.name}: {done} of {epochs} epochs", flush=True)
-    export_all(run, root, folder)
+    for run in folders:
+        epochs = runs.read(run)["recipe"]["epochs"]
+        done = len((run / "metrics.csv").read_text(encoding="utf-8").splitlines()) - 1
+        print(f"{run.name}: {done} of {epochs} epochs", flush=True)
+    networks = export_all(folders, root, folder)
+    (places.results / "networks.json").write_text(
+        json.dumps(networks, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+    )
     script("variants.py", "--models", str(folder), "--root", str(root), "--results", str(places.results))
     found = json.loads((places.results / "variants.json").read_text(encoding="utf-8"))
     chosen = folder / variants.chosen(found["variants"])["file"]
@@ -129,13 +151,14 @@ def release(run: Path, root: Path, folder: Path, places: Places) -> Path:
     shutil.copyfile(chosen, places.shipped)
     measure(root, places)
     if places.records is not None:
-        record(run, places.records / run.name)
+        for run in folders:
+            record(run, places.records / run.name)
     return chosen
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument(
         "--try", dest="trial", type=Path, metavar="OUT", help="write into OUT and leave the checkout alone"
@@ -144,12 +167,12 @@ def main() -> None:
     began = time.monotonic()
     if options.trial is None:
         places = Places(SHIPPED, HERE / "results", HERE / "runs")
-        release(options.run, options.root, options.run / "exports", places)
+        release(options.runs, options.root, options.runs[0] / "exports", places)
         script("documents.py")
     else:
         options.trial.mkdir(parents=True, exist_ok=True)
         release(
-            options.run,
+            options.runs,
             options.root,
             options.trial / "exports",
             Places(options.trial / SHIPPED.name, options.trial, None),

@@ -187,6 +187,14 @@ def test_the_smallest_file_that_holds_is_shipped(
 
 
 @pytest.mark.slow
+def test_of_two_networks_the_most_accurate_that_is_quick_enough_is_shipped() -> None:
+    cases = (("single", 0.80, 2.9), ("flip", 0.83, 5.8), ("split", 0.82, 2.9))
+    rows = [variant(w, f"{views} of 2 networks, mean of probabilities", *told) for views, *told in cases
+            for w in ("float32", "int8")]  # fmt: skip
+    assert script("variants").chosen(rows)["views"].startswith("split")
+
+
+@pytest.mark.slow
 def test_mini_xception_has_the_published_size_and_answers_seven() -> None:
     import torch
 

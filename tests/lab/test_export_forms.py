@@ -1,6 +1,7 @@
 """The forms of an exported file: the flip folded in, half-precision and int8 weights, and what the card says of them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from mien.errors import ModelError, UsageError
 from mien.lab import datasets
 from mien.lab.evaluation.calibration import apply_temperature, fit_temperature, negative_log_likelihood
 from mien.lab.evaluation.evaluate import evaluate
+from mien.lab.networks.pretrained import load_pretrained
 from mien.lab.training import export as exporting
-from mien.lab.training import forms
+from mien.lab.training import forms, runs
 from mien.lab.training.forms import Form
 from mien.lab.training.recipes import Choice
 from mien.lab.training.trainer import Source, train
@@ -91,7 +93,7 @@ def test_the_temperature_is_the_best_for_the_folded_answer(world: dict[str, Path
     batch = plain.card.input.prepare([data.read(i) for i in range(len(data))])
     views = np.stack([plain.run(view).probabilities["fer2013"] for view in (batch, mirrored(batch))])
     for average in ("probabilities", "logits"):
-        found = exporting.fitted_temperatures(plain, {"fer2013": data}, Form("flip", average))["fer2013"]
+        found = exporting.fitted_temperatures([plain], {"fer2013": data}, Form("flip", average))["fer2013"]
 
         def cost(temperature: float, average: str = average) -> float:
             tempered = apply_temperature(views, temperature)
@@ -174,7 +176,7 @@ def test_a_mean_over_the_tolerance_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"views": "tencrop"}, "views 'tencrop': a file holds one of single, flip"),
+        ({"views": "tencrop"}, "views 'tencrop': a file holds one of single, flip, split"),
         ({"average": "votes"}, "average 'votes'.*probabilities, logits"),
         ({"weights": "int4"}, "weights 'int4'.*float32, float16, int8"),
     ],
@@ -192,9 +194,112 @@ def test_a_card_of_before_there_were_forms_is_single_and_float32() -> None:
     assert (told.views, told.weights) == ("flip, mean of logits", "int8")
 
 
-def test_the_mean_of_views_pairs_each_picture_with_its_own_mirror_image() -> None:
+def test_looks_pair_each_picture_with_its_own_mirror_image() -> None:
     values = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [9.0, 10.0]])  # two pictures, then their mirror images
-    assert exporting._mean_of_views(values).tolist() == [[3.0, 4.0], [6.0, 7.0]]
+    assert exporting._by_look(values, 2).mean(dim=0).tolist() == [[3.0, 4.0], [6.0, 7.0]]
+
+
+@pytest.fixture(scope="module")
+def second(world: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another run on the same rows, from another random start."""
+    settings = ("network.widths=(8,16,16,16)", "epochs=1", "batch=16", "sizes=()")
+    source = Source("ferplus", world["root"], allow_partial=True)
+    folder = tmp_path_factory.mktemp("second") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIEN_CACHE", str(folder.parent / "cache"))
+        return train(Choice("mien-small", settings=settings), source, folder, threads=1, seed=1, say=lambda line: None)
+
+
+SEEN = {"single": ((0,), (0,)), "flip": ((0, 1), (0, 1)), "split": ((0,), (1,))}  # views -> what each network sees
+
+
+@pytest.mark.parametrize("views", list(SEEN))
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_networks_of_one_file_answer_with_the_mean_over_what_they_see(
+    world: dict[str, Path], second: Path, tmp_path: Path, views: str, average: str
+) -> None:
+    form, pair = Form(views, average), (world["run"], second)
+    path = exporting.export(pair, tmp_path / "pair.onnx", form=form, temperatures=TEMPERATURES)
+    alone = [exporting.TrainedRun(folder, temperatures=TEMPERATURES) for folder in pair]
+    together = Classifier(path)
+    for count in (1, 5):
+        batch = batch_of(together, rows(world["root"]), count)
+        pictures = (batch, mirrored(batch))
+        found = together.run(batch)
+        each = [[network.run(pictures[look]) for look in own] for network, own in zip(alone, SEEN[views], strict=True)]
+        for head in TEMPERATURES:
+            answers = np.stack([answer.probabilities[head] for own in each for answer in own])
+            if average == "logits":
+                answers = np.exp(np.log(answers).mean(axis=0))[None]
+            mean = answers.mean(axis=0)
+            assert found.probabilities[head] == pytest.approx(mean / mean.sum(axis=1, keepdims=True), abs=1e-5)
+        features = [np.mean([answer.features for answer in own], axis=0) for own in each]
+        assert found.features == pytest.approx(np.concatenate(features, axis=1), abs=1e-4)
+    assert together.card.views == f"{views} of 2 networks, mean of {average}"
+
+
+def test_the_temperature_of_networks_is_the_best_for_their_common_answer(world: dict[str, Path], second: Path) -> None:
+    alone, data = [exporting.TrainedRun(folder) for folder in (world["run"], second)], rows(world["root"])
+    batch = alone[0].card.input.prepare([data.read(i) for i in range(len(data))])
+    found = exporting.fitted_temperatures(alone, {"fer2013": data}, Form("split"))["fer2013"]
+    answers = [alone[0].run(batch), alone[1].run(mirrored(batch))]
+    assert found == pytest.approx(
+        fit_temperature(data.labels, np.stack([answer.probabilities["fer2013"] for answer in answers]))
+    )
+
+
+def test_int8_leaves_the_first_convolution_of_every_network_alone(
+    world: dict[str, Path], second: Path, tmp_path: Path
+) -> None:
+    form, pair = Form("split", weights="int8"), (world["run"], second)
+    faces = rows(world["root"], "ferplus", "train")
+    path = exporting.export(pair, tmp_path / "int8.onnx", form=form, faces=faces, temperatures=TEMPERATURES)
+    graph = onnx.load(path).graph
+    kernels = [tensor for tensor in graph.initializer if len(tensor.dims) == 4]
+    whole = {tensor.name: tensor.dims[1] for tensor in kernels if tensor.data_type == onnx.TensorProto.INT8}
+    floats = [tensor.dims[1] for tensor in kernels if tensor.data_type == onnx.TensorProto.FLOAT]
+    assert (len(whole), 1 in whole.values(), floats) == (12, False, [1, 1])
+
+
+def test_networks_of_one_file_must_share_rows_and_pictures(
+    world: dict[str, Path], second: Path, tmp_path: Path
+) -> None:
+    facts = json.loads((second / "run.json").read_text())
+    facts["data"]["fingerprint"] = "0" * 16
+    other = tmp_path / "other"
+    shutil.copytree(second, other)
+    (other / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(UsageError, match=f"{other}: it was trained on other rows"):
+        exporting.export((world["run"], other), tmp_path / "pair.onnx")
+    with pytest.raises(UsageError, match="name two runs or more"):
+        exporting.export(world["run"], tmp_path / "alone.onnx", form=Form("split"))
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_a_network_starts_from_the_first_of_a_file(world: dict[str, Path], second: Path, tmp_path: Path) -> None:
+    pair = exporting.export((world["run"], second), tmp_path / "pair.onnx", temperatures=TEMPERATURES)
+    network = runs.load_network(second)[0]
+    batch = batch_of(Classifier(pair), rows(world["root"]), 5)
+    load_pretrained(network, pair, [torch.from_numpy(batch)])
+    first = runs.load_network(world["run"])[0]
+    with torch.no_grad():
+        ours, theirs = network(torch.from_numpy(batch)).features, first(torch.from_numpy(batch)).features
+    assert ours.numpy() == pytest.approx(theirs.numpy(), abs=1e-3)
+
+
+def test_the_command_writes_networks_together_and_refuses_two_sorts_of_views(
+    world: dict[str, Path], second: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pair.onnx"
+    words = ["export", str(world["run"]), str(second), "-o", str(out), "--split"]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    assert stopped.value.code == 0
+    assert "views: split of 2 networks, mean of probabilities; weights: float32" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*words, "--flip"])
+    assert stopped.value.code == 2
+    assert "--flip and --split" in capsys.readouterr().err
 
 
 def test_the_command_names_the_form_that_it_wrote(

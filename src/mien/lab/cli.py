@@ -97,30 +97,41 @@ def train(
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder written by `mien train`.")],
+    chosen: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run folders written by `mien train`; several answer with their mean."),
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.onnx")],
     root: Annotated[
         Path | None,
-        typer.Option("--root", metavar="DIR", help="The run's data: fit temperatures on its validation rows."),
+        typer.Option("--root", metavar="DIR", help="The runs' data: fit temperatures on their validation rows."),
     ] = None,
     flip: Annotated[
-        bool, typer.Option("--flip", help="The file answers with the mean over the picture and its mirror image.")
+        bool, typer.Option("--flip", help="Every network sees the picture and its mirror image, and the mean answers.")
+    ] = False,
+    split: Annotated[
+        bool, typer.Option("--split", help="Of several runs: 1, 3, ... see the picture, 2, 4, ... its mirror image.")
     ] = False,
     average: Annotated[
-        str, typer.Option(help="What --flip averages: probabilities, as `mien evaluate`, or logits.")
+        str, typer.Option(help="What the mean is of: probabilities, as `mien evaluate`, or logits.")
     ] = "probabilities",
     weights: Annotated[
         str, typer.Option(metavar="TYPE", help="float32; float16, half the file; int8, a quarter (needs --root).")
     ] = "float32",
 ) -> None:
-    """Write a run's best network as one ONNX file with its card, checked against torch on real faces."""
+    """Write a run's best network, or several runs' together, as one ONNX file with its card, checked against torch on real
+    faces."""
     with needs_torch():
         from mien.lab.training import export as exporting
         from mien.lab.training.forms import Form
-    form = Form("flip" if flip else "single", average, weights)
-    rows = None if root is None else exporting.validation_rows(run, root)
-    faces = exporting.training_rows(run, root) if root is not None and weights == "int8" else None
-    path = exporting.export(run, out, rows=rows, form=form, faces=faces)
+    if flip and split:
+        raise UsageError(
+            "--flip and --split: a file has one of them; --flip shows each network both views, --split one"
+        )
+    form = Form("flip" if flip else "split" if split else "single", average, weights)
+    rows = None if root is None else exporting.validation_rows(chosen[0], root)
+    faces = exporting.training_rows(chosen[0], root) if root is not None and weights == "int8" else None
+    path = exporting.export(chosen, out, rows=rows, form=form, faces=faces)
     typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     for line in exporting.described(path):
         typer.echo(line)

@@ -2,7 +2,7 @@
 
 An exporter folds a BatchNorm into the convolution before it: W' = g W / s, b' = b - g m / s. The fold cannot be undone, but any
 mean and deviation give the same function back. So the norm gets those that its input has on real pictures: then it answers as
-the file did, and training, which normalises by the batch, starts from there too.
+the file did, and training, which normalises by the batch, starts from there too. Of a file of several networks the first is read.
 """
 
 import copy
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mien.errors import ModelError
 from mien.lab.networks.network import Network
 
-PREFIX = "network."  # of `Exported`
+PREFIX = "network."  # of the first network of `Exported`
 _BIASES = ("weight_bias", "bias")  # how a folded convolution's bias is called
 
 

@@ -1,8 +1,8 @@
-"""A trained run -> one ONNX file that carries its card, refused unless ONNX Runtime agrees with torch on real faces."""
+"""Trained runs -> one ONNX file that carries its card, refused unless ONNX Runtime agrees with torch on real faces."""
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,55 +35,72 @@ CHECKED = 64  # real faces on which the two must agree
 
 
 class Exported(nn.Module):
-    """The network as the file holds it: centre window, logits over temperatures, softmax; (probabilities..., features).
+    """The networks as the file holds them: centre window, logits over temperatures, softmax; (probabilities..., features).
 
-    With the flip folded in, the pictures and their mirror images go through as one batch of 2N, and probabilities (or
-    logits) and features are the means of the two.
+    What a network looks at goes through it as one batch. Probabilities (or logits) are the mean over all looks of all
+    networks; features are each network's mean over its own looks, side by side.
     """
 
     def __init__(
-        self, network: Network, recipe: Recipe, temperatures: Mapping[str, float], default: str, form: Form
+        self, networks: Sequence[Network], recipe: Recipe, temperatures: Mapping[str, float], default: str, form: Form
     ) -> None:
         super().__init__()
-        self.network, self.recipe, self.default, self.form = network, recipe, default, form
+        self.network, self.others = networks[0], nn.ModuleList(networks[1:])
+        self.recipe, self.default, self.average = recipe, default, form.average
+        self.looks = form.looks(len(networks))
         self.temperatures = dict(temperatures)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        flipped = self.form.views == "flip"
-        seen = torch.cat((images, images.flip(-1))) if flipped else images  # (2N, C, h, w)
-        output: NetworkOutput = self.network(centre_window(seen, self.recipe))
-        if flipped and self.form.average == "logits":
-            heads = {name: _mean_of_views(value) for name, value in (output.heads or {}).items()}
-            output = replace(output, logits=_mean_of_views(output.logits), heads=heads)
-        named = runs.named_probabilities(output, self.temperatures, self.default)
-        if flipped and self.form.average == "probabilities":
-            named = {name: _mean_of_views(value) for name, value in named.items()}
-        return (*named.values(), _mean_of_views(output.features) if flipped else output.features)
+        logits: dict[str, list[Tensor]] = {}
+        features = []
+        for network, looks in zip((self.network, *self.others), self.looks, strict=True):
+            seen = [images.flip(-1) if mirrored else images for mirrored in looks]
+            output: NetworkOutput = network(centre_window(torch.cat(seen) if len(seen) > 1 else seen[0], self.recipe))
+            for name, values in {self.default: output.logits, **(output.heads or {})}.items():
+                logits.setdefault(name, []).append(_by_look(values, len(looks)))
+            features.append(_by_look(output.features, len(looks)).mean(dim=0))
+        return (*(self._mean(name, values) for name, values in logits.items()), torch.cat(features, dim=1))
+
+    def _mean(self, name: str, logits: list[Tensor]) -> Tensor:
+        """Each network's logits (looks, N, K) -> the head's probabilities (N, K)."""
+        tempered = torch.cat(logits) / self.temperatures.get(name, 1.0)
+        if self.average == "logits":
+            return tempered.mean(dim=0).softmax(dim=-1)
+        return tempered.softmax(dim=-1).mean(dim=0)
 
 
-def _mean_of_views(values: Tensor) -> Tensor:
-    """(2N, K), the mirror images behind the pictures -> (N, K)."""
-    return values.reshape(2, -1, values.shape[-1]).mean(dim=0)
+def _by_look(values: Tensor, looks: int) -> Tensor:
+    """(looks N, K), all faces of the first look in front -> (looks, N, K)."""
+    return values.reshape(looks, -1, values.shape[-1])
 
 
 class TrainedRun:
-    """A run folder's network behind the same face as `Classifier`: a card, a weight hash, `run` on prepared batches."""
+    """The network of a run folder, or of several that answer together, behind the same face as `Classifier`: a card, a weight
+    hash, `run` on prepared batches. folders: one or more; the first gives the card its seed and commit."""
 
     def __init__(
         self,
-        folder: Path,
-        *,
+        *folders: Path,
         temperatures: Mapping[str, float] | None = None,
         checkpoint: str = "best.ckpt",
         form: Form = PLAIN,
     ) -> None:
-        self.path = folder / checkpoint
-        network, method, self.recipe, self.facts = runs.load_network(folder, checkpoint)
+        self.path = folders[0] / checkpoint
+        loaded = [runs.load_network(folder, checkpoint) for folder in folders]
+        _, method, self.recipe, self.facts = loaded[0]
         default = default_head(self.facts)
-        self.form = form
         card = build_card(self.facts, self.recipe, method.name, temperatures or {}, default)
-        self.card = replace(card, views=form.told, weights=form.weights)
-        self.module = Exported(network, self.recipe, temperatures or {}, default, form).eval()
+        for folder, (_, _, recipe, facts) in zip(folders[1:], loaded[1:], strict=True):
+            other = build_card(facts, recipe, method.name, temperatures or {}, default_head(facts))
+            if (other.heads, other.input) != (card.heads, card.input):
+                raise UsageError(
+                    f"{folder}: it was trained on other rows or labels, or sees other pictures, than {folders[0]}; networks "
+                    "of one file share them"
+                )
+        self.form = form
+        self.card = replace(card, views=form.told(len(folders)), weights=form.weights)
+        networks = [network for network, *_ in loaded]
+        self.module = Exported(networks, self.recipe, temperatures or {}, default, form).eval()
 
     @property
     def sha256(self) -> str:
@@ -127,7 +144,7 @@ def build_card(
 
 
 def export(
-    folder: Path,
+    folders: Path | Sequence[Path],
     out: Path,
     *,
     rows: Mapping[str, FaceDataset] | None = None,
@@ -135,21 +152,22 @@ def export(
     faces: FaceDataset | None = None,
     temperatures: Mapping[str, float] | None = None,
 ) -> Path:
-    """Write `out` in the given form and return it. Raises ModelError, and leaves no file, when ONNX Runtime and torch
-    differ by more than the form's tolerance.
+    """Write the run, or the runs that answer together, as `out` in the given form and return it. Raises ModelError, and leaves
+    no file, when ONNX Runtime and torch differ by more than the form's tolerance.
 
     rows: head name -> rows on which that head's temperature is fitted (never rows that are reported); None leaves the
     temperatures at 1. temperatures: already fitted ones, for the same views. faces: training rows that int8's ranges are
-    measured on. The agreement is checked on the faces of `rows`, else on those kept in the run folder at training.
+    measured on. The agreement is checked on the faces of `rows`, else on those kept in the first run folder at training.
     """
+    chosen = [folders] if isinstance(folders, Path) else list(folders)
     if out.suffix != ".onnx":
         raise UsageError(f"-o {out}: expected a file name that ends in .onnx")
     if temperatures is None and rows:
-        temperatures = fitted_temperatures(TrainedRun(folder), rows, form)
-    trained = TrainedRun(folder, temperatures=temperatures, form=form)
+        temperatures = fitted_temperatures([TrainedRun(folder) for folder in chosen], rows, form)
+    trained = TrainedRun(*chosen, temperatures=temperatures, form=form)
     spec = trained.card.input
     held = next(iter(rows.values()))[:CHECKED] if rows else None
-    pixels = runs.kept_crops(folder) if held is None else spec.pixels([sample.image for sample in held])
+    pixels = runs.kept_crops(chosen[0]) if held is None else spec.pixels([sample.image for sample in held])
     batch = spec.normalise(pixels.astype(np.float32) / np.float32(255))
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.stem}.partial.onnx")
@@ -224,27 +242,33 @@ def described(path: Path) -> list[str]:
     ]
 
 
-def fitted_temperatures(model: Model, rows: Mapping[str, FaceDataset], form: Form = PLAIN) -> dict[str, float]:
+def fitted_temperatures(
+    models: Sequence[Model], rows: Mapping[str, FaceDataset], form: Form = PLAIN
+) -> dict[str, float]:
     """Head -> the temperature that minimises the negative log-likelihood of that head's rows (Guo et al., 2017), as the
-    file will answer: over the form's views. model: the run, or its file, at temperature 1 and of a single view."""
+    file will answer: over all looks. models: the file's runs, or their files, at temperature 1 and of a single view."""
     found = {}
     for name, data in rows.items():
-        head = head_for(model.card, data.name, name)
-        labels = model.card.heads[head].labels
-        views = [aligned_to(view, labels, data.classes) for view in _views_of(model, data, head, form)]
+        card = models[0].card
+        head = head_for(card, data.name, name)
+        labels = card.heads[head].labels
+        views = [aligned_to(view, labels, data.classes) for view in _views_of(models, data, head, form)]
         if form.average == "logits":  # the mean of the logits is, up to a constant, the mean of the logarithms
             views = [apply_temperature(np.exp(np.mean([np.log(np.maximum(v, SMALLEST)) for v in views], axis=0)), 1.0)]
         found[head] = fit_temperature(data.labels, np.stack(views))
     return found
 
 
-def _views_of(model: Model, data: FaceDataset, head: str, form: Form) -> list[np.ndarray]:
-    """Probabilities (N, K) of every row in each of the form's views."""
+def _views_of(models: Sequence[Model], data: FaceDataset, head: str, form: Form) -> list[np.ndarray]:
+    """Probabilities (N, K) of every row in each of the form's looks."""
     blocks: list[list[np.ndarray]] = []
+    looks = form.looks(len(models))
     for part in _parts(len(data)):
-        batch = model.card.input.prepare([data.read(i) for i in part])
-        seen = windows(batch, form.views, 0)
-        blocks.append([model.run(np.ascontiguousarray(view)).probabilities[head] for view in seen])
+        batch = models[0].card.input.prepare([data.read(i) for i in part])
+        pictures = [np.ascontiguousarray(view) for view in windows(batch, "flip", 0)]
+        blocks.append(
+            [model.run(pictures[m]).probabilities[head] for model, own in zip(models, looks, strict=True) for m in own]
+        )
     return [np.concatenate(view) for view in zip(*blocks, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""How a file holds a trained network: one view or the picture with its mirror image, and float32, float16 or int8 weights.
+"""How a file holds trained networks: what each of them looks at, and float32, float16 or int8 weights.
 
 float16: every large weight is stored in half precision behind a Cast that ONNX Runtime carries out once, at load, so the
 arithmetic and the speed stay those of float32. int8: convolutions in QDQ form, weights per channel, activations per tensor
@@ -18,7 +18,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from mien.errors import UsageError
 from mien.lab.evaluation.evaluate import AVERAGES
 
-VIEWS: tuple[str, ...] = ("single", "flip")
+VIEWS: tuple[str, ...] = ("single", "flip", "split")
 WEIGHTS: tuple[str, ...] = ("float32", "float16", "int8")
 CALIBRATED = 512  # real Training faces that int8's ranges are measured on
 SMALL = 256  # tensors of fewer numbers (biases, constants) stay float32: nothing to gain
@@ -47,8 +47,10 @@ TOLERANCES: dict[str, Tolerance] = {
 
 @dataclass(frozen=True)
 class Form:
-    """views: "single", or "flip": the file answers with the mean over the picture and its mirror image. average: of
-    "probabilities" or "logits", as `mien evaluate --average`. weights: one of WEIGHTS."""
+    """views: "single", the picture; "flip", the picture and its mirror image; or "split", for two networks or more: the first,
+    third ... see the picture, the others its mirror image, so that each face costs one pass of each. The file answers with the
+    mean over all that its networks see. average: of "probabilities" or "logits", as `mien evaluate --average`. weights: one of
+    WEIGHTS."""
 
     views: str = "single"
     average: str = "probabilities"
@@ -63,10 +65,21 @@ class Form:
             if value not in allowed:
                 raise UsageError(f"{what} {value!r}: a file holds one of {', '.join(allowed)}")
 
-    @property
-    def told(self) -> str:
+    def looks(self, networks: int) -> tuple[tuple[bool, ...], ...]:
+        """For each of the networks, what it sees: False is the picture, True its mirror image. Raises UsageError for a split
+        of one network."""
+        if self.views == "split":
+            if networks < 2:
+                raise UsageError(
+                    "views 'split': they are shared between networks; name two runs or more, or ask for a flip"
+                )
+            return tuple((place % 2 == 1,) for place in range(networks))
+        return ((False, True) if self.views == "flip" else (False,),) * networks
+
+    def told(self, networks: int = 1) -> str:
         """The views as a card tells them."""
-        return self.views if self.views == "single" else f"{self.views}, mean of {self.average}"
+        of = f"{self.views} of {networks} networks" if networks > 1 else self.views
+        return of if of == "single" else f"{of}, mean of {self.average}"
 
     @property
     def tolerance(self) -> Tolerance:
@@ -120,12 +133,14 @@ class _Faces(CalibrationDataReader):
 
 
 def quantised(model: onnx.ModelProto, faces: np.ndarray) -> onnx.ModelProto:
-    """An int8 QDQ copy: all convolutions but the first, and what lies between them; the heads stay float32.
+    """An int8 QDQ copy: all convolutions but each network's first, and what lies between them; the heads stay float32.
 
     The first convolution reads one channel of raw light, a hundredth of the work and the most sensitive; the heads are a
     thousandth of it. Activations are unsigned: after a ReLU nothing is negative, and a signed step would waste half.
     """
-    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    kernels = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    first = [node.name for node in convolutions if kernels[node.input[1]][1] == faces.shape[1]]
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         ready = onnx.ModelProto()
@@ -141,7 +156,7 @@ def quantised(model: onnx.ModelProto, faces: np.ndarray) -> onnx.ModelProto:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=convolutions[:1],
+            nodes_to_exclude=first,
         )
         made = onnx.load(str(after))
     del made.metadata_props[:]

@@ -11,7 +11,6 @@ import torch
 
 from mien.card import InputSpec
 from mien.errors import DataError
-from mien.lab.batch import NetworkOutput
 from mien.lab.datasets import FaceDataset
 from mien.lab.methods.method import Method, Recipe
 from mien.lab.networks import Network, Shape
@@ -96,9 +95,3 @@ def kept_crops(folder: Path) -> np.ndarray:
         )
     pixels: np.ndarray = np.load(path, allow_pickle=False)
     return pixels
-
-
-def named_probabilities(output: NetworkOutput, temperatures: dict[str, float], default: str) -> dict[str, torch.Tensor]:
-    """Head name -> (N, K) probabilities at that head's temperature; the main logits are the head called `default`."""
-    logits = {default: output.logits, **(output.heads or {})}
-    return {name: torch.softmax(value / temperatures.get(name, 1.0), dim=1) for name, value in logits.items()}

@@ -156,6 +156,20 @@ def test_int8_is_measured_on_faces_and_stays_close(world: dict[str, Path], tmp_p
         assert classifier.run(batch).probabilities["ferplus"].shape == (count, 8)
 
 
+def test_onnx_runtime_keeps_the_first_pooling_of_an_int8_file_in_float(world: dict[str, Path], tmp_path: Path) -> None:
+    faces = rows(world["root"], "ferplus", "train")
+    path = exporting.export(world["run"], tmp_path / "int8.onnx", form=Form(weights="int8"), faces=faces)
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(tmp_path / "optimised.onnx").graph.node
+    makers = {output: node.op_type for node in nodes for output in node.output}
+    pooled = [makers[node.input[0]] for node in nodes if node.op_type == "MaxPool"]
+    whole = [maker for maker in pooled if maker.startswith(("Quantize", "QLinear"))]
+    assert (len(pooled), len(whole)) == (3, 2)
+
+
 def test_int8_without_faces_is_refused(world: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="pass --root"):
         forms.stored(onnx.load(world["model"]), "int8")

@@ -170,6 +170,21 @@ def test_onnx_runtime_keeps_the_first_pooling_of_an_int8_file_in_float(world: di
     assert (len(pooled), len(whole)) == (3, 2)
 
 
+def test_only_what_reads_the_picture_is_a_first_convolution() -> None:
+    from onnx import TensorProto, helper
+
+    def conv(name: str, groups: int) -> onnx.NodeProto:
+        return helper.make_node("Conv", [f"{name}.x", f"{name}.weight"], [f"{name}.y"], name, group=groups)
+
+    def kernel(name: str, *dims: int) -> onnx.TensorProto:
+        return helper.make_tensor(f"{name}.weight", TensorProto.FLOAT, dims, np.zeros(dims).ravel())
+
+    nodes = [conv("picture", 1), conv("depthwise", 4), conv("point", 1), conv("computed", 1)]
+    kernels = [kernel("picture", 4, 1, 3, 3), kernel("depthwise", 4, 1, 3, 3), kernel("point", 8, 4, 1, 1)]
+    graph = helper.make_graph(nodes, "graph", [], [], kernels)
+    assert [node.name for node in forms._first_convolutions(graph, 1)] == ["picture"]
+
+
 def test_int8_without_faces_is_refused(world: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="pass --root"):
         forms.stored(onnx.load(world["model"]), "int8")

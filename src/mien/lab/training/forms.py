@@ -164,19 +164,24 @@ def quantised(model: onnx.ModelProto, faces: np.ndarray) -> onnx.ModelProto:
 
 
 def _first_convolutions(graph: onnx.GraphProto, channels: int) -> list[onnx.NodeProto]:
-    """Every network's convolution that reads the picture, of so many channels."""
+    """Every network's convolution that reads the picture, of so many channels. One of each map by itself (depthwise) reads as
+    many channels as it has groups; one whose weights are computed is none."""
     kernels = {tensor.name: tensor.dims for tensor in graph.initializer}
-    return [node for node in graph.node if node.op_type == "Conv" and kernels[node.input[1]][1] == channels]
+    found = []
+    for node in graph.node:
+        if node.op_type == "Conv" and node.input[1] in kernels:
+            groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+            if groups * kernels[node.input[1]][1] == channels:
+                found.append(node)
+    return found
 
 
 def _keep_pooling_in_float(graph: onnx.GraphProto, first: list[onnx.NodeProto]) -> None:
     """An Abs, which leaves what comes from a ReLU as it is, behind every pooling of the first convolutions' maps. ONNX Runtime
     moves a QuantizeLinear ahead of a MaxPool, and pools wide uint8 maps slowly (0.4 of the 1.4 ms that a view of a face took);
     it moves none ahead of an Abs."""
-    behind = {
-        output for node in first for output in node.output
-    }  # values with only a ReLU between them and the convolution
-    rectified = set()
+    behind = {output for node in first for output in node.output}
+    rectified: set[str] = set()
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:

@@ -29,6 +29,7 @@ from mien.lab.training.trainer import Source, train
 
 pytestmark = pytest.mark.slow  # the fixture trains and exports
 
+SETTINGS = ("network.widths=(8,16,16,16)", "epochs=1", "batch=16", "sizes=()")
 TEMPERATURES = {"ferplus": 0.7, "fer2013": 1.3}
 
 
@@ -39,9 +40,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIEN_CACHE", str(folder / "cache"))
         root = small_fer.write(folder / "data")
-        settings = ("network.widths=(8,16,16,16)", "epochs=1", "batch=16", "sizes=()")
         source = Source("ferplus", root, allow_partial=True)
-        run = train(Choice("mien-small", settings=settings), source, folder / "run", threads=1, say=lambda line: None)
+        run = train(Choice("mien-small", settings=SETTINGS), source, folder / "run", threads=1, say=lambda line: None)
         model = exporting.export(run, folder / "model.onnx", temperatures=TEMPERATURES)
     return {"root": root, "run": run, "model": model}
 
@@ -231,12 +231,11 @@ def test_looks_pair_each_picture_with_its_own_mirror_image() -> None:
 @pytest.fixture(scope="module")
 def second(world: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another run on the same rows, from another random start."""
-    settings = ("network.widths=(8,16,16,16)", "epochs=1", "batch=16", "sizes=()")
     source = Source("ferplus", world["root"], allow_partial=True)
     folder = tmp_path_factory.mktemp("second") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIEN_CACHE", str(folder.parent / "cache"))
-        return train(Choice("mien-small", settings=settings), source, folder, threads=1, seed=1, say=lambda line: None)
+        return train(Choice("mien-small", settings=SETTINGS), source, folder, threads=1, seed=1, say=lambda line: None)
 
 
 SEEN = {"single": ((0,), (0,)), "flip": ((0, 1), (0, 1)), "split": ((0,), (1,))}  # views -> what each network sees

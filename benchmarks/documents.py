@@ -224,6 +224,31 @@ def claim_difference(found: dict[str, Any] | None) -> list[str]:
     return [printed, f"{value} [{low}, {high}]", f"{100 * found['detectable']:.1f}", f"{found['p_holm']:.3g}", verdict]
 
 
+def ablation_table() -> str:
+    """What each loss made of the same start: every seed, and the difference from the labels alone."""
+    found = result("ablations")
+    lines = [
+        "| loss | accuracy, % (each seed) | against the labels alone | mean class recall, % | against the labels alone | minutes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in found["passes"]:
+        cells = [f"{row['name']} (`{'; '.join((row['loss'] or 'two-heads', *row['settings']))}`)"]
+        for metric in ("accuracy", "balanced_accuracy"):
+            values = row["values"][metric]
+            told = row.get("against_baseline", {}).get(metric)
+            cells.append(f"{percent(sum(values) / len(values))} ({', '.join(percent(value) for value in values)})")
+            cells.append("" if told is None else ablation_difference(told))
+        lines.append(f"| {' | '.join(cells)} | {row['minutes']:.1f} |")
+    changes = ", ".join(f"`{change}`" for change in found["settings"])
+    return "\n".join([*lines, "", f"Every pass with {changes}. Measured {found['date']}."])
+
+
+def ablation_difference(told: dict[str, Any]) -> str:
+    value, low, high = (f"{100 * told['difference'][key]:+.1f}" for key in ("value", "low", "high"))
+    verdict = "" if told["p"] >= 0.05 else ", better" if told["difference"]["value"] > 0 else ", worse"
+    return f"{value} [{low}, {high}]{verdict}"
+
+
 def variant_table() -> str:
     """Every form of the network in one run, beside mini-Xception's shape."""
     found = result("variants")
@@ -408,6 +433,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "runs": run_table,
     "method-runs": method_table,
     "claims": claim_tables,
+    "ablations": ablation_table,
     "video": video_table,
     "load": load_table,
     "peers": peer_table,

@@ -1,0 +1,169 @@
+"""Which labels and which of the papers' losses help the bundled model's network? Short second passes from one trained start.
+
+    python benchmarks/ablations.py START --root DIR -o RUNS --seeds 2    trains what is missing, one pass after another
+    python benchmarks/ablations.py --tables -o RUNS                      only the results, from the records
+
+START is a checkpoint of the network (mien-small-7's best.ckpt: 48 epochs from a random start, both label sets). Every pass has
+the same faces (FER-2013's Training), epochs, augmentation and learning rate; its loss alone differs. The epoch is chosen on
+PublicTest, on which the accuracy is told, so all passes are flattered alike. Records go to benchmarks/ablations, results to
+benchmarks/results/ablations.json. Killed, it goes on where it was.
+"""
+
+import argparse
+import datetime
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import public_test
+from release import record
+from scipy.stats import dunnett
+
+from mien.lab.training import runs, times
+from mien.lab.training.export import TrainedRun
+
+HERE = Path(__file__).resolve().parent
+RECORDS = HERE / "ablations"
+RESULT = HERE / "results" / "ablations.json"
+SCORE = "score.json"  # beside a run's record
+METRICS = ("accuracy", "balanced_accuracy")
+COMMON = (
+    "epochs=3",
+    "lr=0.02",
+    "warmup=0.02",
+    "sizes=((0.0,48),)",
+    "augment.cutout=0.3",
+    "network.dropout=0.2",
+)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """loss: of mien.lab.losses, None for the recipe's own (two-heads). settings: of that loss."""
+
+    name: str
+    loss: str | None
+    settings: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> list[str]:
+        """What `mien train` is told, besides where."""
+        data = ["--data", "ferplus"] if self.loss is None else ["--data", "fer2013", "--loss", self.loss]
+        single = () if self.loss is None else ("network.second_head=False",)
+        return [*data, *(word for one in (*COMMON, *single, *self.settings) for word in ("--set", one))]
+
+
+BASELINE = "labels alone"
+PASSES = (
+    Pass(BASELINE, "softmax"),
+    Pass("labels and votes", None),
+    Pass("labels and votes, rare classes counted more", None, ("loss.balance=0.25",)),
+    Pass("WCL's weighted softmax", "weighted-softmax"),
+    Pass("WCL's weighted-cluster loss", "weighted-cluster", ("loss.weight=0.1", "loss.centre_init=batch-means")),
+    Pass("LBAN-IL's islets loss", "islets", ("loss.weight=0.03", "loss.centre_init=batch-means")),
+    Pass("Ad-Corre's loss, k embeddings", "ad-corre"),
+    Pass("MSCAR's cosine loss", "cosine"),
+    Pass("labels alone, smoothed by 0.1", "softmax", ("loss.smoothing=0.1",)),
+)
+
+
+def folder_of(one: Pass, seed: int) -> str:
+    words = "".join(letter if letter.isalnum() else " " for letter in one.name.lower()).split()
+    return f"{'-'.join(words)}-seed-{seed}"
+
+
+def score(run: Path, public: public_test.PublicTest) -> dict[str, float]:
+    """FER-2013's PublicTest accuracy and mean class recall of the run's best epoch: its answers to FER-2013's seven classes."""
+    model = TrainedRun(run)
+    found = public_test.matched(public, "fer2013", model.card, public_test.answers(model, public.faces)).argmax(axis=1)
+    labels = public.data["fer2013"].labels
+    recalls = [(found[labels == place] == place).mean() for place in np.unique(labels)]
+    return {"accuracy": float((found == labels).mean()), "balanced_accuracy": float(np.mean(recalls))}
+
+
+def train(one: Pass, seed: int, start: Path, root: Path, out: Path) -> Path:
+    run = out / folder_of(one, seed)
+    where = ["--root", str(root), "-o", str(run), "--pretrained", str(start), "--seed", str(seed), "--resume"]
+    subprocess.run([sys.executable, "-m", "mien", "train", "mien-small", *one.words, *where], check=True)
+    return run
+
+
+def measured(one: Pass) -> dict[str, Any] | None:
+    """The pass's scores over the seeds that were run; None when there is none."""
+    folders = [RECORDS / folder_of(one, seed) for seed in range(10)]
+    found = [folder for folder in folders if (folder / SCORE).is_file()]
+    if not found:
+        return None
+    scores = [json.loads((folder / SCORE).read_text(encoding="utf-8")) for folder in found]
+    took = [sum(row["epoch_s"] for row in times.read(folder).values()) for folder in found]
+    return {
+        **asdict(one),
+        "values": {metric: [held[metric] for held in scores] for metric in METRICS},
+        "minutes": statistics.median(took) / 60,
+        "start": runs.read(found[0])["pretrained"],
+    }
+
+
+def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, each with its difference from the baseline where both have two seeds: Dunnett's simultaneous 95 % intervals
+    and p, which share the spread between seeds of all these rows."""
+    base = next(row for row in rows if row["name"] == BASELINE)
+    repeated = [row for row in rows if len(row["values"]["accuracy"]) > 1]
+    others = [row for row in repeated if row is not base]
+    if base not in repeated or not others:
+        return rows
+    for metric in METRICS:
+        control = base["values"][metric]
+        samples = [row["values"][metric] for row in others]
+        found = dunnett(*samples, control=control, rng=np.random.default_rng(0))
+        span = found.confidence_interval(0.95)
+        for row, values, p, low, high in zip(others, samples, found.pvalue, span.low, span.high, strict=True):
+            difference = statistics.mean(values) - statistics.mean(control)
+            told = {"difference": {"value": difference, "low": float(low), "high": float(high)}, "p": float(p)}
+            row.setdefault("against_baseline", {})[metric] = told
+    return rows
+
+
+def tell() -> None:
+    rows = [row for row in map(measured, PASSES) if row is not None]
+    kept = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+        "settings": list(COMMON),
+        "baseline": BASELINE,
+        "passes": compared(rows),
+    }
+    RESULT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    for row in rows:
+        print(row["name"], row["values"], flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("start", type=Path, nargs="?", metavar="START")
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="RUNS")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--tables", action="store_true")
+    options = parser.parse_args()
+    if not options.tables:
+        if options.start is None or options.root is None:
+            parser.error("training needs START and --root; --tables alone trains nothing")
+        public = public_test.load(options.root)
+        for seed in range(options.seeds):
+            for one in PASSES:
+                if (RECORDS / folder_of(one, seed) / SCORE).is_file():
+                    continue
+                run = train(one, seed, options.start, options.root, options.out)
+                record(run, RECORDS / run.name)
+                told = json.dumps(score(run, public), indent=1) + "\n"
+                (RECORDS / run.name / SCORE).write_text(told, encoding="utf-8")
+    tell()
+
+
+if __name__ == "__main__":
+    main()

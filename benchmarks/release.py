@@ -4,8 +4,8 @@
     python benchmarks/release.py RUN [RUN ...] --root DIR --try OUT  the same into OUT, touching nothing in the checkout
 
 Several runs go into one file and answer with their mean. The choice is variants.chosen: for each way of looking, the smallest
-file whose mean PublicTest accuracy over both heads is less than 0.3 points under float32's; of these the most accurate with the
-mirror image in it when one face then takes under 5 ms on one thread and the mean does not fall.
+file whose mean PublicTest accuracy over both heads is less than 0.3 points under float32's; of these the one that sees the
+picture alone, unless the mirror image brings 0.3 points or more and one face still takes under 5 ms on one thread.
 """
 
 import argparse

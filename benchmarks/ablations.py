@@ -20,20 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import public_test
+from method_runs import judged
 from release import record
 from scipy.stats import dunnett
 
 from mien.lab.training import runs, times
-from mien.lab.training.export import TrainedRun
 
 HERE = Path(__file__).resolve().parent
 RECORDS = HERE / "ablations"
 RESULT = HERE / "results" / "ablations.json"
-SCORE = "score.json"  # beside a run's record
+SCORE = "score.json"  # beside a run's record: its FER-2013 figures on PublicTest, by `mien evaluate`
 METRICS = ("accuracy", "balanced_accuracy")
 COMMON = (
-    "epochs=3",
+    "epochs=2",
     "lr=0.02",
     "warmup=0.02",
     "sizes=((0.0,48),)",
@@ -77,15 +76,6 @@ def folder_of(one: Pass, seed: int) -> str:
     return f"{'-'.join(words)}-seed-{seed}"
 
 
-def score(run: Path, public: public_test.PublicTest) -> dict[str, float]:
-    """FER-2013's PublicTest accuracy and mean class recall of the run's best epoch: its answers to FER-2013's seven classes."""
-    model = TrainedRun(run)
-    found = public_test.matched(public, "fer2013", model.card, public_test.answers(model, public.faces)).argmax(axis=1)
-    labels = public.data["fer2013"].labels
-    recalls = [(found[labels == place] == place).mean() for place in np.unique(labels)]
-    return {"accuracy": float((found == labels).mean()), "balanced_accuracy": float(np.mean(recalls))}
-
-
 def train(one: Pass, seed: int, start: Path, root: Path, out: Path) -> Path:
     run = out / folder_of(one, seed)
     where = ["--root", str(root), "-o", str(run), "--pretrained", str(start), "--seed", str(seed), "--resume"]
@@ -103,7 +93,7 @@ def measured(one: Pass) -> dict[str, Any] | None:
     took = [sum(row["epoch_s"] for row in times.read(folder).values()) for folder in found]
     return {
         **asdict(one),
-        "values": {metric: [held[metric] for held in scores] for metric in METRICS},
+        "values": {metric: [held[metric]["value"] for held in scores] for metric in METRICS},
         "minutes": statistics.median(took) / 60,
         "start": runs.read(found[0])["pretrained"],
     }
@@ -153,14 +143,13 @@ def main() -> None:
     if not options.tables:
         if options.start is None or options.root is None:
             parser.error("training needs START and --root; --tables alone trains nothing")
-        public = public_test.load(options.root)
         for seed in range(options.seeds):
             for one in PASSES:
                 if (RECORDS / folder_of(one, seed) / SCORE).is_file():
                     continue
                 run = train(one, seed, options.start, options.root, options.out)
                 record(run, RECORDS / run.name)
-                told = json.dumps(score(run, public), indent=1) + "\n"
+                told = json.dumps(judged(run, options.root), indent=1) + "\n"
                 (RECORDS / run.name / SCORE).write_text(told, encoding="utf-8")
     tell()
 

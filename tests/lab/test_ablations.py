@@ -29,7 +29,7 @@ def finished(ablations: Any, name: str, *accuracies: float) -> None:
     for seed, accuracy in enumerate(accuracies):
         folder = ablations.RECORDS / ablations.folder_of(one, seed)
         folder.mkdir()
-        score = {"accuracy": accuracy, "balanced_accuracy": accuracy - 0.02}
+        score = {"accuracy": {"value": accuracy}, "balanced_accuracy": {"value": accuracy - 0.02}}
         (folder / "score.json").write_text(json.dumps(score), encoding="utf-8")
         (folder / "run.json").write_text('{"pretrained": {"file": "best.ckpt", "sha256": "ab"}}', encoding="utf-8")
         (folder / "times.csv").write_text(

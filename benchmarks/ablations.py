@@ -1,7 +1,7 @@
 """Which labels and which of the papers' losses help the bundled model's network? Short second passes from one trained start.
 
     python benchmarks/ablations.py START --root DIR -o RUNS --seeds 2    trains what is missing, one pass after another
-    python benchmarks/ablations.py --tables -o RUNS                      only the results, from the records
+    python benchmarks/ablations.py                                       only the results, from the records
 
 START is a checkpoint of the network (mien-small-7's best.ckpt: 48 epochs from a random start, both label sets). Every pass has
 the same faces (FER-2013's Training), epochs, augmentation and learning rate; its loss alone differs. The epoch is chosen on
@@ -136,13 +136,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("start", type=Path, nargs="?", metavar="START")
     parser.add_argument("--root", type=Path)
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="RUNS")
+    parser.add_argument("-o", "--out", type=Path, metavar="RUNS")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--tables", action="store_true")
     options = parser.parse_args()
-    if not options.tables:
-        if options.start is None or options.root is None:
-            parser.error("training needs START and --root; --tables alone trains nothing")
+    if options.start is not None:
+        if options.root is None or options.out is None:
+            parser.error("training needs --root and -o")
         for seed in range(options.seeds):
             for one in PASSES:
                 if (RECORDS / folder_of(one, seed) / SCORE).is_file():

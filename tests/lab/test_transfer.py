@@ -137,15 +137,15 @@ def test_a_teacher_sees_the_students_pictures_in_its_own_form(world: dict[str, P
 
 
 def test_the_bundled_file_teaches_on_the_students_pictures(world: dict[str, Path], tmp_path: Path) -> None:
-    """Its answers are the file's own for the same pixels; with the default recipe's classes it joins the loss."""
+    """Its answers are the file's own for the same pixels; a rounding may cross a step of int8."""
     classifier = Classifier()
     spec, labels = classifier.card.input, list(classifier.card.head().labels)
     teacher = load_teacher(bundled_model(), classes=labels, spec=replace(spec, mean=(0.1,), std=(0.7,)))
     pictures = torch.rand(3, 1, spec.height, spec.width, generator=torch.Generator().manual_seed(0))
     told = teacher((pictures - 0.1) / 0.7)
     expected = classifier.run(spec.normalise(pictures.numpy())).probabilities
-    assert torch.allclose(told.logits.softmax(dim=1), torch.from_numpy(expected["ferplus"]), atol=1e-3)
-    assert torch.allclose(told.heads["fer2013"].softmax(dim=1), torch.from_numpy(expected["fer2013"]), atol=1e-3)
+    assert torch.allclose(told.logits.softmax(dim=1), torch.from_numpy(expected["ferplus"]), atol=0.01)
+    assert torch.allclose(told.heads["fer2013"].softmax(dim=1), torch.from_numpy(expected["fer2013"]), atol=0.01)
     with pytest.raises(UsageError, match="the student learns anger"):
         load_teacher(bundled_model(), classes=["anger"], spec=spec)
 
@@ -191,7 +191,7 @@ def test_a_run_starts_from_a_checkpoint_and_says_what_matched(
     assert runs.read(run)["pretrained"]["sha256"]
     before, after = runs.load_network(world["teacher"])[0], runs.load_network(run)[0]
     assert torch.allclose(before.stem.conv.weight, after.stem.conv.weight, atol=1e-6)
-    assert not torch.allclose(before.head.classify.weight, after.head.classify.weight, atol=1e-3)
+    assert not torch.allclose(before.head.classify.weight, after.head.classify.weight, atol=0.01)
     status, _, told = ran(capsys, command(world["root"], run, "ldg", "--set", TINY[0], "--set", "lr=1e-12", "--resume"))
     assert status == 2 and "pretrained differ" in told
     status, _, told = ran(capsys, command(world["root"], tmp_path / "other", "mscar", "--pretrained", str(donor)))

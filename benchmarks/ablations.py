@@ -85,8 +85,8 @@ def train(one: Pass, seed: int, start: Path, root: Path, out: Path) -> Path:
 
 def measured(one: Pass) -> dict[str, Any] | None:
     """The pass's scores over the seeds that were run; None when there is none."""
-    folders = [RECORDS / folder_of(one, seed) for seed in range(10)]
-    found = [folder for folder in folders if (folder / SCORE).is_file()]
+    stem = folder_of(one, 0).removesuffix("0")
+    found = sorted(score.parent for score in RECORDS.glob(f"{stem}*/{SCORE}"))
     if not found:
         return None
     scores = [json.loads((folder / SCORE).read_text(encoding="utf-8")) for folder in found]

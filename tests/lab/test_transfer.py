@@ -191,7 +191,7 @@ def test_a_run_starts_from_a_checkpoint_and_says_what_matched(
     assert runs.read(run)["pretrained"]["sha256"]
     before, after = runs.load_network(world["teacher"])[0], runs.load_network(run)[0]
     assert torch.allclose(before.stem.conv.weight, after.stem.conv.weight, atol=1e-6)
-    assert not torch.allclose(before.head.classify.weight, after.head.classify.weight, atol=0.01)
+    assert not torch.allclose(before.head.classify.weight, after.head.classify.weight, atol=1e-3)
     status, _, told = ran(capsys, command(world["root"], run, "ldg", "--set", TINY[0], "--set", "lr=1e-12", "--resume"))
     assert status == 2 and "pretrained differ" in told
     status, _, told = ran(capsys, command(world["root"], tmp_path / "other", "mscar", "--pretrained", str(donor)))

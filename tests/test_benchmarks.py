@@ -226,3 +226,40 @@ def test_a_remembered_face_is_classified_once(tiny_model: Path) -> None:
         assert sum(seen) - before == new
         assert found.probabilities["ferplus"] == pytest.approx(expected.probabilities["ferplus"], abs=1e-6)
         assert found.features == pytest.approx(expected.features, abs=1e-5)
+
+
+def test_another_processors_answers_are_put_together_again(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, public_test = script("older_processor"), script("public_test")
+    emulator = tmp_path / "emulator"
+    emulator.write_text('#!/bin/sh\n[ "$1 $2" = "-cpu Haswell" ] || exit 3\nshift 2\nexec "$@"\n')
+    emulator.chmod(0o755)
+    monkeypatch.setattr(older, "EMULATOR", str(emulator))
+    faces = np.random.default_rng(0).integers(0, 256, (5, 48, 48), dtype=np.uint8)
+    here, there = public_test.answers(Classifier(tiny_model), faces), older.emulated(tiny_model, faces, "Haswell")
+    assert set(there) == {"ferplus"} and there["ferplus"] == pytest.approx(here["ferplus"], abs=1e-6)
+
+
+def test_a_changed_answer_is_counted() -> None:
+    older = script("older_processor")
+    here, there = np.array([[0.6, 0.4], [0.2, 0.8]]), np.array([[0.4, 0.6], [0.2, 0.8]])
+    assert older.compared(here, there) == pytest.approx(
+        {"same_expression": 0.5, "largest_change": 0.2, "mean_change": 0.1}
+    )
+    assert older.filled(here, np.array([False, True, False, True])).tolist() == [[0, 0], [0.6, 0.4], [0, 0], [0.2, 0.8]]
+
+
+def test_networks_answer_together_with_their_mean(tiny_model: Path) -> None:
+    together = script("together")
+    assert together.subsets("abc") == [("a",), ("b",), ("c",), ("a", "b"), ("a", "c"), ("b", "c"), ("a", "b", "c")]
+    faces = np.random.default_rng(0).integers(0, 256, (3, 48, 48), dtype=np.uint8)
+    model = Classifier(tiny_model)
+    found = together.views(model, faces)
+    expected = [script("public_test").answers(model, seen)["ferplus"] for seen in (faces, faces[..., ::-1])]
+    assert found["single"]["ferplus"] == pytest.approx(expected[0], abs=1e-6)
+    assert found["flip"]["ferplus"] == pytest.approx((expected[0] + expected[1]) / 2, abs=1e-6)
+    other = {view: {"ferplus": np.ones((3, 8)) / 8} for view in found}
+    assert together.mean([found, other])["single"]["ferplus"] == pytest.approx(
+        (found["single"]["ferplus"] + 1 / 8) / 2, abs=1e-6
+    )

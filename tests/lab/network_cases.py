@@ -2,6 +2,7 @@
 
 from mien.lab.networks import Network, NetworkOptions, Shape
 from mien.lab.networks.efficientface import EfficientFace
+from mien.lab.networks.efficientnet_lite import EfficientNetLite
 from mien.lab.networks.lban import Lban
 from mien.lab.networks.mscar import Mscar
 from mien.lab.networks.resface import ResFace
@@ -18,6 +19,7 @@ SMALL: dict[str, tuple[NetworkOptions, int]] = {
     "se-resnet50": (SeResNet50(width=0.125), 32),
     "resface": (ResFace(width=0.125), 32),
     "efficientface": (EfficientFace(width=0.25), 32),
+    "efficientnet-lite": (EfficientNetLite(width=0.1), 32),
     "mscar": (Mscar(width=0.125), 16),
     "xception": (Xception(width=0.05), 32),
 }

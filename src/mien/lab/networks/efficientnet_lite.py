@@ -17,6 +17,7 @@ from mien.expressions import BASIC
 from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import linear_head
 from mien.lab.networks.network import Network, Shape, check_size
+from mien.lab.networks.norm import BatchNorm2d
 
 # EfficientNet-B0's stages: repeats, kernel, stride, expansion, channels
 STAGES = (
@@ -93,7 +94,7 @@ class _Convolution(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(after, eps=EPSILON, momentum=MOMENTUM)
+        self.norm = BatchNorm2d(after, eps=EPSILON, momentum=MOMENTUM)
         self.linear = linear
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -102,11 +103,13 @@ class _Convolution(nn.Module):
 
     def _convolved(self, maps: Tensor) -> Tensor:
         """A depthwise convolution is made in float32: a CPU's bfloat16 one is slow backwards."""
+        convolved: Tensor
         if self.conv.groups == 1 or maps.dtype == torch.float32:
-            convolved: Tensor = self.conv(maps)
+            convolved = self.conv(maps)
             return convolved
         with torch.autocast(maps.device.type, enabled=False):
-            return self.conv(maps.float()).to(maps.dtype)  # type: ignore[no-any-return]
+            convolved = self.conv(maps.float())
+        return convolved.to(maps.dtype)
 
 
 class _Block(nn.Module):

@@ -1,7 +1,7 @@
-"""Does the shipped file answer the same on a processor without VNNI (Intel before Ice Lake, AMD before Zen 4)? Its int8 products
+"""Does the shipped file answer the same on a processor without VNNI (Haswell, Skylake and AMD before Zen 4, say)? Its int8 products
 are summed by other instructions there. QEMU's user emulation plays that processor; what it says of time means nothing.
 
-    python benchmarks/older_processor.py --root DIR [--cpu Haswell] [--rows 3589]       needs qemu-x86_64 (Debian: qemu-user)
+    python benchmarks/older_processor.py --root DIR [--cpu Haswell]       needs qemu-x86_64 (Debian: qemu-user)
 """
 
 import argparse
@@ -31,7 +31,6 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=bundled_model())
     parser.add_argument("--results", type=Path, default=public_test.RESULTS)
     parser.add_argument("--cpu", default="Haswell", help="as `qemu-x86_64 -cpu help` lists them")
-    parser.add_argument("--rows", type=int, help="the first so many of PublicTest; default: all")
     parser.add_argument("--answer", nargs=2, type=Path, metavar=("FACES", "OUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.answer:
@@ -39,7 +38,7 @@ def main() -> None:
         return
     if options.root is None:
         parser.error("--root DIR: the folder of FER-2013 and FER+")
-    found = measured(options.model, options.root, options.cpu, options.rows)
+    found = measured(options.model, options.root, options.cpu)
     (options.results / "older_processor.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     print(json.dumps(found, indent=1))
 
@@ -49,13 +48,9 @@ def answer(model: Path, faces: Path, out: Path) -> None:
     np.savez(out, **public_test.answers(Classifier(model), np.load(faces)))
 
 
-def measured(model: Path, root: Path, cpu: str, rows: int | None) -> dict[str, Any]:
-    public = public_test.load(root)
-    kept = np.arange(len(public.faces)) < (len(public.faces) if rows is None else rows)
-    here = Classifier(model, threads=os.cpu_count() or 1)
-    there = emulated(model, public.faces[kept], cpu)
-    answered = {"here": public_test.answers(here, public.faces[kept]), "there": there}
-    whole = {where: {head: filled(p, kept) for head, p in found.items()} for where, found in answered.items()}
+def measured(model: Path, root: Path, cpu: str) -> dict[str, Any]:
+    public, here = public_test.load(root), Classifier(model, threads=os.cpu_count() or 1)
+    answered = {"here": public_test.answers(here, public.faces), "there": emulated(model, public.faces, cpu)}
     version = subprocess.run([EMULATOR, "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
     return {
         "date": datetime.date.today().isoformat(),
@@ -64,9 +59,9 @@ def measured(model: Path, root: Path, cpu: str, rows: int | None) -> dict[str, A
         "cpu": cpu,
         "commit": commit(),
         "model_sha256": here.sha256,
-        "rows": int(kept.sum()),
-        "public_test": {where: public_test.judged(public, here.card, p, kept=kept) for where, p in whole.items()},
-        "heads": {head: compared(p, there[head]) for head, p in answered["here"].items()},
+        "rows": len(public.faces),
+        "public_test": {where: public_test.judged(public, here.card, p) for where, p in answered.items()},
+        "heads": {head: compared(p, answered["there"][head]) for head, p in answered["here"].items()},
     }
 
 
@@ -88,13 +83,6 @@ def emulated(model: Path, faces: np.ndarray, cpu: str) -> dict[str, np.ndarray]:
         with ThreadPoolExecutor(cores) as pool:
             parts = list(pool.map(part, range(cores), np.array_split(faces, cores)))
     return {head: np.concatenate([found[head] for found in parts]) for head in parts[0]}
-
-
-def filled(probabilities: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """(M, K) of the kept rows -> (N, K) of all, zeros elsewhere."""
-    whole = np.zeros((len(kept), probabilities.shape[1]), probabilities.dtype)
-    whole[kept] = probabilities
-    return whole
 
 
 def compared(here: np.ndarray, there: np.ndarray) -> dict[str, float]:

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import public_test
+import together
 import variants
 
 from mien.classifier import Classifier, Prediction
@@ -67,7 +68,7 @@ class Remembered:
 
 
 def export_all(folders: list[Path], root: Path, folder: Path) -> dict[str, Any]:
-    """Every form of the runs' common file into `folder`. Returns what each network does alone (`alone`). The temperatures are
+    """Every form of the runs' common file into `folder`. Returns what each network does alone. The temperatures are
     fitted once for each views, on float32 files of a single view at temperature 1, which ONNX Runtime runs faster than torch."""
     rows, faces = exporting.validation_rows(folders[0], root), exporting.training_rows(folders[0], root)
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,19 +85,11 @@ def export_all(folders: list[Path], root: Path, folder: Path) -> dict[str, Any]:
                 exporting.export(folders, out, rows=rows, form=form, faces=faces, temperatures=temperatures)
                 print(f"{out.name}: {out.stat().st_size / 1e6:.2f} MB, temperatures {temperatures}", flush=True)
         public = public_test.load(root)
-        found = {run.name: alone(model, public) for run, model in zip(folders, plain, strict=True)}
+        found = {
+            run.name: together.judged(public, model.card, together.views(model, public.faces))
+            for run, model in zip(folders, plain, strict=True)
+        }
     return {"date": datetime.date.today().isoformat(), "commit": commit(), "networks": found}
-
-
-def alone(model: Remembered, public: public_test.PublicTest) -> dict[str, Any]:
-    """One network's PublicTest accuracy and calibration error of both heads, float32, temperature 1: on the picture ("single")
-    and as the mean with its mirror image ("flip")."""
-    pictures = model.card.input.prepare([np.repeat(face[..., None], 3, axis=2) for face in public.faces])
-    blocks = [pictures[start : start + 256] for start in range(0, len(pictures), 256)]
-    views = [[model.run(block[..., ::step]).probabilities for block in blocks] for step in (1, -1)]
-    single, mirrored = ({h: np.concatenate([block[h] for block in view]) for h in model.card.heads} for view in views)
-    mean = {head: (single[head] + mirrored[head]) / 2 for head in single}
-    return {name: public_test.judged(public, model.card, found) for name, found in (("single", single), ("flip", mean))}
 
 
 def script(name: str, *words: str) -> None:

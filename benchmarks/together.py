@@ -10,10 +10,13 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import public_test
 
+from mien.card import ModelCard
+from mien.lab.evaluation.evaluate import Model
 from mien.lab.protocol import commit
 from mien.lab.training.export import TrainedRun
 
@@ -32,15 +35,9 @@ def main() -> None:
     public = public_test.load(options.root)
     models = {run.name: TrainedRun(run) for run in options.runs}
     answers = {name: views(model, public.faces) for name, model in models.items()}
-    card = next(iter(models.values())).card
+    card = models[options.runs[0].name].card
     rows = [
-        {
-            "networks": list(names),
-            **{
-                view: public_test.judged(public, card, found)
-                for view, found in mean([answers[n] for n in names]).items()
-            },
-        }
+        {"networks": list(names), **judged(public, card, mean([answers[name] for name in names]))}
         for names in subsets(list(models))
     ]
     found = {"date": datetime.date.today().isoformat(), "commit": commit(), "together": rows}
@@ -57,7 +54,7 @@ def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
     return [chosen for size in range(1, LARGEST + 1) for chosen in itertools.combinations(names, size)]
 
 
-def views(model: TrainedRun, faces: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+def views(model: Model, faces: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
     """View -> head -> (N, K) probabilities of (N, h, w) uint8 faces."""
     pictures = model.card.input.prepare([np.repeat(face[..., None], 3, axis=2) for face in faces])
     looked = {}
@@ -67,6 +64,11 @@ def views(model: TrainedRun, faces: np.ndarray) -> dict[str, dict[str, np.ndarra
         looked[view] = {head: np.concatenate([block[head] for block in blocks]) for head in model.card.heads}
     flip = {head: (looked["single"][head] + looked["mirrored"][head]) / 2 for head in model.card.heads}
     return {"single": looked["single"], "flip": flip}
+
+
+def judged(public: public_test.PublicTest, card: ModelCard, answers: Answers) -> dict[str, Any]:
+    """View -> label set -> n, accuracy and ece."""
+    return {view: public_test.judged(public, card, found) for view, found in answers.items()}
 
 
 def mean(answers: Sequence[Answers]) -> dict[str, dict[str, np.ndarray]]:

@@ -247,7 +247,6 @@ def test_a_changed_answer_is_counted() -> None:
     assert older.compared(here, there) == pytest.approx(
         {"same_expression": 0.5, "largest_change": 0.2, "mean_change": 0.1}
     )
-    assert older.filled(here, np.array([False, True, False, True])).tolist() == [[0, 0], [0.6, 0.4], [0, 0], [0.2, 0.8]]
 
 
 def test_networks_answer_together_with_their_mean(tiny_model: Path) -> None:

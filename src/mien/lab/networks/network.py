@@ -51,6 +51,10 @@ class Network(nn.Module):
             self.get_submodule(name).eval()
         return self
 
+    def adopt(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A checkpoint's tensors under this network's names, where the network can go on from a smaller one of its kind."""
+        return weights
+
     def forward(self, images: Tensor, attention: bool = False) -> NetworkOutput:
         """images: (N, channels, size, size) float32. attention=True fills `NetworkOutput.attention`."""
         raise NotImplementedError

@@ -65,7 +65,7 @@ def load_pretrained(network: Network, path: Path, pictures: Iterable[Tensor] = (
     file or of the network without its head, whichever are more) match; the network is then unchanged.
     """
     read = weights_of(network, _existing(path), pictures) if path.suffix == ".onnx" else _read(path)
-    given = {_plain_name(name): value for name, value in read.items() if _is_weight(name)}
+    given = network.adopt({_plain_name(name): value for name, value in read.items() if _is_weight(name)})
     state = network.state_dict()
     wanted = {name: state[name] for name in state if _is_weight(name) and not name.startswith(HEAD)}
     found, summed, unused = {}, [], []

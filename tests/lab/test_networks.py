@@ -15,6 +15,7 @@ from mien.lab.networks.efficientface import EfficientFace
 from mien.lab.networks.efficientnet_lite import EfficientNetLite
 from mien.lab.networks.heads import EmbeddingHead
 from mien.lab.networks.lban import FixedConv2d, Lban
+from mien.lab.networks.mien_small import MienSmall
 from mien.lab.networks.mscar import Mscar
 from mien.lab.networks.norm import SampleStandardise, SingleValueBatchWarning, Vggface2Input
 from mien.lab.networks.patches import split_quarters, stitch_quarters
@@ -423,6 +424,27 @@ def test_of_our_own_checkpoint_the_averaged_weights_are_taken(tmp_path) -> None:
     first = "stem.conv.weight"
     assert torch.equal(taker.state_dict()[first], averaged.state_dict()[first])
     assert not torch.equal(taker.state_dict()[first], raw.state_dict()[first])
+
+
+def test_a_deeper_mien_small_answers_at_first_as_the_shallower_one_that_it_goes_on_from(tmp_path) -> None:
+    shape = Shape(1, 8, 24)
+    shallow = MienSmall(widths=(4, 8, 16), depths=(1, 2, 1), dropout=0.0).build(shape).eval()
+    torch.save({f"network.{name}": value for name, value in shallow.state_dict().items()}, tmp_path / "weights.pth")
+    deep = MienSmall(widths=(4, 8, 16), depths=(2, 2, 3), dropout=0.0).build(shape).eval()
+    told = load_pretrained(deep, tmp_path / "weights.pth")
+    x = images(shape)
+    assert torch.equal(shallow(x).features, deep(x).features)
+    added = {name.split(".")[1] for name in told.missing}
+    assert added == {"1", "7", "8"}  # the places after the stages' own convolutions
+    deep.train()(x).features.square().sum().backward()
+    assert all(deep.get_parameter(f"trunk.{place}.norm.weight").grad.any() for place in added)
+
+
+def test_a_shallower_mien_small_does_not_go_on_from_a_deeper_one(tmp_path) -> None:
+    torch.save(MienSmall(widths=(4, 8), depths=(3, 2)).build(Shape(1, 8, 24)).state_dict(), tmp_path / "weights.pth")
+    network = MienSmall(widths=(4, 8), depths=(1, 2)).build(Shape(1, 8, 24))
+    with pytest.raises(ModelError, match="tensors match this network"):
+        load_pretrained(network, tmp_path / "weights.pth")
 
 
 def test_a_poor_match_is_refused_and_changes_nothing(tmp_path) -> None:

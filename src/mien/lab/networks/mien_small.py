@@ -63,14 +63,14 @@ class _MienSmall(Network):
         self.head_fer2013 = nn.Linear(before, len(BASIC)) if options.second_head else None
 
     def adopt(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        theirs = _stages(weights)
-        ours = _stages(self.state_dict())
-        if len(theirs) != len(ours) or any(len(a) > len(b) for a, b in zip(theirs, ours, strict=True)):
+        mine = self.state_dict()
+        pairs = list(zip(_stages(weights), _stages(mine), strict=False))
+        if len(pairs) != len(_stages(mine)) or any(len(theirs) > len(ours) for theirs, ours in pairs):
             return weights
-        places = dict(zip(sum(theirs, []), (i for a, b in zip(theirs, ours, strict=True) for i in b[: len(a)]), strict=True))
-        added = [i for a, b in zip(theirs, ours, strict=True) for i in b[len(a) :]]
-        moved = {_CONVOLUTION.sub(lambda at: f"trunk.{places[int(at[1])]}.", name): value for name, value in weights.items()}
-        return moved | {f"trunk.{i}.norm.weight": torch.zeros_like(self.trunk[i].norm.weight) for i in added}
+        places = {place: ours[i] for theirs, ours in pairs for i, place in enumerate(theirs)}
+        added = [f"trunk.{place}.norm.weight" for theirs, ours in pairs for place in ours[len(theirs) :]]
+        moved = {_PLACE.sub(lambda at: f"trunk.{places[int(at[1])]}.", name): value for name, value in weights.items()}
+        return moved | {name: torch.zeros_like(mine[name]) for name in added}
 
     def forward(self, images: Tensor, attention: bool = False) -> NetworkOutput:
         features = self.trunk(images).mean(dim=(2, 3))  # (N, D)
@@ -95,12 +95,12 @@ class _Convolution(nn.Module):
         return torch.relu(x + y if self.residual else y)
 
 
-_CONVOLUTION = re.compile(r"^trunk\.(\d+)\.")
+_PLACE = re.compile(r"^trunk\.(\d+)\.")
 
 
 def _stages(names: Iterable[str]) -> list[list[int]]:
     """The places in `trunk` of each stage's convolutions; a place without weights is the pooling between two stages."""
-    places = sorted({int(found[1]) for found in map(_CONVOLUTION.match, names) if found})
+    places = sorted({int(found[1]) for found in map(_PLACE.match, names) if found})
     stages: list[list[int]] = []
     for place in places:
         if stages and stages[-1][-1] == place - 1:

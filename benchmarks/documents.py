@@ -313,6 +313,8 @@ def older_processor_sentence() -> str:
         for name, label in NAMES.items()
     ]
     rows = f"{found['rows']:,} rows of PublicTest, here and there"
+    if found["model_sha256"] != result("bundled")["sha256"]:
+        rows += f"; not this file but an earlier one, SHA-256 {found['model_sha256'][:8]}"
     return (
         f"Without VNNI int8 products are summed by other instructions. On a {found['cpu']} played by QEMU ({rows}): "
         f"{'; '.join(changed)}. Measured {found['date']}; its speed was not."

@@ -22,8 +22,11 @@ _BIASES = ("weight_bias", "bias")  # how a folded convolution's bias is called
 
 def weights_of(network: Network, path: Path, batches: Iterable[Tensor]) -> dict[str, Tensor]:
     """Names of `network` -> tensors. batches: normalised pictures (N, C, S, S) on which the norms are measured; at least
-    one. `network` is left as it is. Raises ModelError when the file is no ONNX graph or no picture is given."""
+    one. `network` is left as it is. Raises ModelError when the file is no ONNX graph or of another
+    depth, or no picture is given."""
     given = _tensors(path)
+    if network.adopt(given).keys() != given.keys():
+        raise ModelError(f"{path}: holds a shallower network than this; build one as deep, or pass its run's best.ckpt")
     pictures = list(batches)
     if not pictures:
         raise ModelError(f"{path}: its folded norms are measured on pictures, and none were given")

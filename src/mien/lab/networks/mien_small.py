@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from mien.errors import ModelError
 from mien.expressions import BASIC
 from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import EmbeddingHead
@@ -63,10 +64,17 @@ class _MienSmall(Network):
         self.head_fer2013 = nn.Linear(before, len(BASIC)) if options.second_head else None
 
     def adopt(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Raises ModelError for a network of the same stages that is deeper in one of them."""
         mine = self.state_dict()
         pairs = list(zip(_stages(weights), _stages(mine), strict=False))
-        if len(pairs) != len(_stages(mine)) or any(len(theirs) > len(ours) for theirs, ours in pairs):
-            return weights
+        if len(pairs) != len(_stages(mine)):
+            return weights  # another network
+        if any(len(theirs) > len(ours) for theirs, ours in pairs):
+            held, wanted = (tuple(len(pair[i]) for pair in pairs) for i in (0, 1))
+            raise ModelError(
+                f"the checkpoint's stages have {held} convolutions, this network's {wanted}: it cannot go on from a deeper one; "
+                f"pass --set 'network.depths={held}'"
+            )
         places = {place: ours[i] for theirs, ours in pairs for i, place in enumerate(theirs)}
         added = [f"trunk.{place}.norm.weight" for theirs, ours in pairs for place in ours[len(theirs) :]]
         moved = {_PLACE.sub(lambda at: f"trunk.{places[int(at[1])]}.", name): value for name, value in weights.items()}

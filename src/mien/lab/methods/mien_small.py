@@ -1,6 +1,6 @@
 """mien-small: how the bundled model is trained. Not a paper: our own recipe. It is grown: a network of seven convolutions from a
-random start (FIRST), with weaker augmentation (SECOND), with a teacher (THIRD), then four convolutions more (FOURTH), which the last
-command makes the shipped file of.
+random start (FIRST), with weaker augmentation (SECOND), with a teacher (THIRD), then four convolutions more (FOURTH). The last
+command makes the shipped file of it.
 
     mien train mien-small --data ferplus --root DIR -o FIRST --seed 1
     mien train mien-small --data ferplus --root DIR -o SECOND --seed 1 --pretrained FIRST/best.ckpt \\

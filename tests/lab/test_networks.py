@@ -447,6 +447,13 @@ def test_a_shallower_mien_small_does_not_go_on_from_a_deeper_one(tmp_path) -> No
         load_pretrained(network, tmp_path / "weights.pth")
 
 
+def test_a_mien_small_of_more_stages_is_another_network(tmp_path) -> None:
+    deep = MienSmall(widths=(4, 8, 16), depths=(1, 1, 1)).build(Shape(1, 8, 24))
+    torch.save(deep.state_dict(), tmp_path / "weights.pth")
+    told = load_pretrained(MienSmall(widths=(4, 8), depths=(1, 1)).build(Shape(1, 8, 24)), tmp_path / "weights.pth")
+    assert told.missing == ("head_fer2013.weight",) and "trunk.4.convolution.weight" in told.unused
+
+
 def test_a_poor_match_is_refused_and_changes_nothing(tmp_path) -> None:
     donor, taker = small("resnet18"), small("vgg19")
     before = {n: v.clone() for n, v in taker.state_dict().items()}

@@ -64,16 +64,18 @@ class _MienSmall(Network):
         self.head_fer2013 = nn.Linear(before, len(BASIC)) if options.second_head else None
 
     def adopt(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Raises ModelError for a network of the same stages that is deeper in one of them."""
+        """A shallower network's tensors in the places of this one's stages, and zeros for the scales of what is added. Raises
+        ModelError for a network of as many stages that is deeper in one of them."""
         mine = self.state_dict()
-        pairs = list(zip(_stages(weights), _stages(mine), strict=False))
-        if len(pairs) != len(_stages(mine)):
+        given, wanted = _stages(weights), _stages(mine)
+        if len(given) != len(wanted):
             return weights  # another network
+        pairs = list(zip(given, wanted, strict=True))
         if any(len(theirs) > len(ours) for theirs, ours in pairs):
-            held, wanted = (tuple(len(pair[i]) for pair in pairs) for i in (0, 1))
+            theirs_deep, ours_deep = tuple(map(len, given)), tuple(map(len, wanted))
             raise ModelError(
-                f"the checkpoint's stages have {held} convolutions, this network's {wanted}: it cannot go on from a deeper one; "
-                f"pass --set 'network.depths={held}'"
+                f"the checkpoint's stages have {theirs_deep} convolutions, this network's {ours_deep}: it cannot go on from a "
+                f"deeper one; pass --set 'network.depths={theirs_deep}'"
             )
         places = {place: ours[i] for theirs, ours in pairs for i, place in enumerate(theirs)}
         added = [f"trunk.{place}.norm.weight" for theirs, ours in pairs for place in ours[len(theirs) :]]

@@ -2,6 +2,7 @@
 trained on."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mien.card import InputSpec
-from mien.classifier import Classifier
+from mien.classifier import Classifier, joined
 from mien.errors import UsageError
 from mien.lab.batch import NetworkOutput
 from mien.lab.training import runs
@@ -47,12 +48,15 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._classifier = Classifier(path, threads=torch.get_num_threads())
+        self._classifier = Classifier(path)
+        self._threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self._threads)  # a graph of small maps is faster in many threads than with many
         self.card = self._classifier.card
         self.labels = list(self.card.head().labels)
 
     def forward(self, images: Tensor) -> NetworkOutput:
-        found = self._classifier.run(np.ascontiguousarray(images.cpu().numpy(), np.float32))
+        rows = np.ascontiguousarray(images.cpu().numpy(), np.float32)
+        found = joined(list(self._pool.map(self._classifier.run, np.array_split(rows, self._threads))))
         told = {
             name: torch.from_numpy(values).clamp_min(torch.finfo(torch.float32).tiny).log().to(images)
             for name, values in found.probabilities.items()

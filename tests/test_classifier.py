@@ -33,10 +33,10 @@ def test_probabilities_and_features(tiny_model: Path) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 3, 7])
 def test_any_number_in_blocks(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    model = Classifier(tiny_model)
-    whole = model.predict(faces(count))
+    whole = Classifier(tiny_model).predict(faces(count))
     monkeypatch.setattr(classifier, "BATCH", 3)
-    blocks = model.predict(faces(count))
+    monkeypatch.setattr(classifier, "ROWS", 2)
+    blocks = Classifier(tiny_model).predict(faces(count))
     assert blocks.probabilities["ferplus"].shape == (count, 8) and blocks.features.shape == (count, tiny.FEATURES)
     np.testing.assert_allclose(blocks.probabilities["ferplus"], whole.probabilities["ferplus"], atol=1e-6)
 

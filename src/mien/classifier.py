@@ -13,7 +13,7 @@ from mien.card import METADATA_KEY, ModelCard
 from mien.errors import ModelError
 
 BATCH = 256  # crops made ready at once; more costs memory
-ROWS = 8  # rows that a CPU's graph sees at once: with more their maps no longer fit its caches, and each face takes longer
+ROWS = 16  # rows that a CPU's graph sees at once: with more their maps leave its caches (benchmarks/rows.py)
 
 
 @dataclass(frozen=True)

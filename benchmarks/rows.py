@@ -1,0 +1,56 @@
+"""How many faces should the bundled graph see at once? ms of one face by the rows of a batch, on one thread and on all cores.
+
+    python benchmarks/rows.py        (writes benchmarks/results/rows.json; the machine must be otherwise idle)
+
+mien.classifier.ROWS is set by it. Round by round over all sizes, so that a busy moment hits all alike; medians.
+"""
+
+import datetime
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+
+from bundled import processor
+from variants import noise
+
+from mien.classifier import Classifier, bundled_model, session
+from mien.lab.protocol import commit, versions
+
+RESULT = Path(__file__).parent / "results" / "rows.json"
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+ROUNDS = 15
+
+
+def milliseconds(threads: int) -> dict[int, float]:
+    """Rows of a batch -> ms of each of its faces."""
+    graph = session(bundled_model(), threads=threads)
+    name, pictures = graph.get_inputs()[0].name, noise(max(SIZES), Classifier().card.input.height)
+    took: dict[int, list[float]] = {size: [] for size in SIZES}
+    for number in range(ROUNDS + 1):  # the first round warms up
+        for size in SIZES:
+            began = time.perf_counter()
+            graph.run(None, {name: pictures[:size]})
+            if number:
+                took[size].append(time.perf_counter() - began)
+    return {size: round(1000 * statistics.median(times) / size, 3) for size, times in took.items()}
+
+
+def main() -> None:
+    load = os.getloadavg()[0]
+    cores = os.cpu_count() or 1
+    found = {
+        "date": datetime.date.today().isoformat(),
+        "machine": {"processor": processor(), "cores": cores, "load": load, **versions()},
+        "commit": commit(),
+        "sha256": Classifier().sha256,
+        "ms_a_face": {str(threads): milliseconds(threads) for threads in sorted({1, cores})},
+    }
+    RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    for threads, times in found["ms_a_face"].items():
+        print(f"{threads} thread(s):", ", ".join(f"{size} rows {ms} ms" for size, ms in times.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -291,7 +291,7 @@ def network_table() -> str:
 
 
 def together_table() -> str:
-    """Single networks, and the means of two and three."""
+    """Single networks, and the means of two."""
     found = result("together")
     lines = [
         "| networks, float32 | FER-2013, % | FER+ majority, % | with the flip: FER-2013, % | FER+ majority, % |",

@@ -1,5 +1,5 @@
 """What do trained networks answer together? PublicTest accuracy and calibration error of each run alone and of the mean of every
-two and three, float32, temperature 1, on the picture ("single") and as the mean with its mirror image ("flip").
+two, float32, temperature 1, on the picture ("single") and as the mean with its mirror image ("flip").
 
     python benchmarks/together.py RUN [RUN ...] --root DIR
 """
@@ -20,7 +20,6 @@ from mien.lab.evaluation.evaluate import Model
 from mien.lab.protocol import commit
 from mien.lab.training.export import TrainedRun
 
-LARGEST = 3  # networks in one mean
 BLOCK = 256  # faces at a time
 
 Answers = Mapping[str, Mapping[str, np.ndarray]]  # view -> head -> (N, K)
@@ -50,8 +49,8 @@ def main() -> None:
 
 
 def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Every one, two ... LARGEST of the names."""
-    return [chosen for size in range(1, LARGEST + 1) for chosen in itertools.combinations(names, size)]
+    """Every one of the names, then every two."""
+    return [(name,) for name in names] + list(itertools.combinations(names, 2))
 
 
 def views(model: Model, faces: np.ndarray) -> dict[str, dict[str, np.ndarray]]:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 JOURNAL = "journal.jsonl"
 SCHEMA = 1
-# Reading processes, not threads: on two cores benchmarks/jobs.py found them a quarter faster at their best (7.1 against
-# 5.7 pictures a second on a busy machine, benchmarks/results/jobs.json), and a decoder that crashes ends only one.
+# Reading processes, not threads: on two cores benchmarks/jobs.py found them a seventh faster (35.2 against 30.8 pictures
+# a second, benchmarks/results/jobs.json), and a decoder that crashes ends only one.
 AHEAD = 8  # files handed out beyond the one that is waited for, per worker: one slow file does not stop the others
 
 # What reads the sources that are left: each source with its rows, in order. The number is of workers, None for one a core.

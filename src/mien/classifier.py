@@ -12,8 +12,8 @@ import onnxruntime as ort
 from mien.card import METADATA_KEY, ModelCard
 from mien.errors import ModelError
 
-BATCH = 256  # crops made ready at once; more costs memory
-ROWS = 16  # rows that a CPU's graph sees at once: with more their maps leave its caches (benchmarks/rows.py)
+BATCH = 256  # crops made ready at once
+ROWS = 16  # rows that a CPU's graph sees at once: more costs memory and gains next to nothing (benchmarks/rows.py)
 
 
 @dataclass(frozen=True)

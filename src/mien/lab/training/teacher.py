@@ -50,7 +50,7 @@ class OnnxNetwork(nn.Module):
         super().__init__()
         self._classifier = Classifier(path)
         self._threads = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(self._threads)  # a graph of small maps is faster in many threads than with many
+        self._pool = ThreadPoolExecutor(self._threads)  # the rows are shared out, not each layer
         self.card = self._classifier.card
         self.labels = list(self.card.head().labels)
 

@@ -19,6 +19,7 @@ class Taught(Loss):
         super().__init__()
         # in a tuple, so that it is no submodule
         self._held: tuple[nn.Module, ...] = () if teacher is None else (teacher.requires_grad_(False).eval(),)
+        self._last: tuple[Tensor, NetworkOutput] | None = None  # the pictures last asked about, and the answer
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> Self:
         for teacher in self._held:
@@ -32,10 +33,12 @@ class Taught(Loss):
 
     @torch.no_grad()
     def answers(self, images: Tensor) -> NetworkOutput:
-        """The teacher's output for these pictures (N, C, H, W), in eval mode. Must not be asked without a teacher."""
+        """The teacher's output for these pictures (N, C, H, W), in eval mode. Must not be asked without a teacher. Asked again
+        about the same tensor, as for a mixed batch's second labels, it does not compute again."""
         (teacher,) = self._held
-        output: NetworkOutput = teacher.eval()(images)
-        return output
+        if self._last is None or self._last[0] is not images:
+            self._last = (images, teacher.eval()(images))
+        return self._last[1]
 
 
 def distribution(logits: Tensor) -> Tensor:

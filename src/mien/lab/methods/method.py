@@ -3,20 +3,23 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mien.errors import UsageError
 from mien.lab.losses import LossOptions
 from mien.lab.networks import NetworkOptions
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Random geometry as one affine warp, then light. Every draw depends on (seed, epoch, sample id) alone.
+    """Random geometry as one affine warp, then light: every draw depends on (seed, epoch, sample id) alone. Then two pictures in
+    one, drawn for whole batches by (seed, epoch, step).
 
     flip: probability of a mirror image. rotate: degrees, uniform in +-. scale: (low, high) zoom of the face, uniform;
     independent_axes: draw it for x and y apart. shift: fraction of the side, uniform in +-. aspect: (low, high) ratio of a
     random resized crop. area: (low, high) fraction of the area that a random resized crop keeps, or None. shear: degrees.
     brightness, contrast: uniform in +- of this fraction. cutout: probability of one grey square; cutout_size: its side as a
     (low, high) fraction of the picture's. blur, noise: probability of a Gaussian blur / of Gaussian noise.
-    fill: how pixels from outside are made: "border", "zeros" or "reflection".
+    fill: how pixels from outside are made: "border", "zeros" or "reflection". mixup, cutmix: probability that a batch is mixed
+    in this way, at most 1 together; mix_alpha: a of the Beta(a, a) that the shares are drawn from, above 0.
     """
 
     flip: float = 0.0
@@ -34,6 +37,20 @@ class Augment:
     blur: float = 0.0
     noise: float = 0.0
     fill: str = "border"
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.mixup, self.cutmix) < 0 or self.mixup + self.cutmix > 1:
+            raise UsageError(
+                f"augment.mixup={self.mixup:g} and augment.cutmix={self.cutmix:g}: expected probabilities of 0 or more that sum to "
+                "1 at most, since a batch is mixed in one way"
+            )
+        if self.mix_alpha <= 0:
+            raise UsageError(
+                f"augment.mix_alpha={self.mix_alpha:g}: expected a number above 0, as 1 for all shares alike"
+            )
 
 
 @dataclass(frozen=True)

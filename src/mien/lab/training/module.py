@@ -1,6 +1,7 @@
 """The step: augment, forward, loss, and what is averaged, validated and logged. Lightning runs the loop around it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,7 +17,7 @@ from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses import Loss
 from mien.lab.methods.method import Recipe
 from mien.lab.networks import Network
-from mien.lab.training import distributed, randomness, schedule
+from mien.lab.training import distributed, mixing, randomness, schedule
 from mien.lab.training.augment import augment
 from mien.lab.training.average import Average
 
@@ -66,11 +67,17 @@ class Training(pl.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         prepared = self.prepared(batch)
+        side = prepared.images.shape[-1]
+        mix = mixing.draw(self.recipe.augment, size=side, seed=self.seed, epoch=self.current_epoch, step=index)
+        if mix is not None:
+            prepared = replace(prepared, images=mix.pictures(prepared.images))
         torch.manual_seed(
             (self.seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
         )  # dropout: nothing to restore on resume
         output, prepared = distributed.over_ranks(self.network(prepared.images), prepared)
         terms = self.loss(output, prepared)
+        if mix is not None:
+            terms = mix.terms(terms, self.loss(output, mixing.next_labels(prepared)))
         total = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(total):
             found = ", ".join(f"{name}={value.item():.4g}" for name, value in terms.items())

@@ -41,7 +41,7 @@ from mien.lab.networks.mscar import Mscar
 from mien.lab.networks.resface import ResFace
 from mien.lab.networks.resnet import ResNet18, SeResNet50
 from mien.lab.networks.xception import Xception
-from mien.lab.training import distributed, feed, launch, runs
+from mien.lab.training import distributed, feed, launch, mixing, runs
 from mien.lab.training import module as stepping
 from mien.lab.training.module import Training, build_optimiser
 
@@ -320,6 +320,7 @@ MUTANTS: dict[str, Mutant] = {
     "a teacher's answers stay with their rank": Mutant(
         ("label-distribution teacher", "two-heads taught"), _exchanging(taught, gathered=_repeated)
     ),
+    "pictures are mixed with their rank's": Mutant(("mixed pictures",), _exchanging(mixing, gathered=_repeated)),
     "nothing is gathered": Mutant(BATCH_WIDE, _plain),
     "the gather passes no gradient": Mutant(("softmax",), _patched(ranks, "_Gathered", _NoGradientGather)),
     "the gather's gradient is not scaled": Mutant(("softmax",), _patched(ranks, "_Gathered", _UnscaledGather)),

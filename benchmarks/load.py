@@ -8,6 +8,7 @@ with anything but the stated limits (429 and 503 with a JSON reason), or when th
 
 import argparse
 import asyncio
+import datetime
 import io
 import json
 import os
@@ -72,6 +73,7 @@ def measure(clients: int, seconds: float, *, model: Path | None) -> dict[str, ob
     growth = memory_growth(seen.memory, seconds)
     failed = {name: count for name, count in seen.statuses.items() if name != "200" and name not in map(str, LIMITS)}
     return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "protocol": {
             "clients": clients,
             "seconds": seconds,

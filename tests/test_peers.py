@@ -1,8 +1,10 @@
-"""benchmarks/peers.py: that it judges an answer by the face's place, and what it says of an installation and of mien."""
+"""benchmarks/peers.py: that it judges an answer by the face's place, and what it says of an installation and of mien.
+benchmarks/peers_accuracy.py: that every face and word finds its place."""
 
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import ROOT
@@ -51,3 +53,32 @@ def test_caches_are_no_part_of_an_installation(peers, tmp_path: Path) -> None:
     (tmp_path / "a" / "__pycache__" / "b.pyc").write_bytes(bytes(900))
     (tmp_path / "link").symlink_to(tmp_path / "a" / "b.py")
     assert peers.tree_size(tmp_path) == 70
+
+
+@pytest.fixture
+def accuracy(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import peers_accuracy
+
+    return peers_accuracy
+
+
+ECHO = """
+import sys, numpy as np
+faces = np.fromfile(sys.argv[1], np.uint8).reshape(-1, 48, 48)
+np.stack([faces[:, 0, column] for column in range(7)], axis=1).astype(np.float32).tofile(sys.argv[2])
+"""  # a peer whose seven scores are the first seven pixels
+
+
+def test_a_peers_scores_come_back_row_by_row(accuracy) -> None:
+    faces = np.random.default_rng(0).integers(0, 256, (5, 48, 48), dtype=np.uint8)
+    scores = accuracy.asked("it", [sys.executable, "-c", ECHO], faces)
+    assert np.array_equal(scores, faces[:, 0, :7])
+    with pytest.raises(SystemExit, match=r"it ended with 3"):
+        accuracy.asked("it", [sys.executable, "-c", "raise SystemExit(3)"], faces)
+
+
+def test_words_go_to_their_classes_and_contempt_to_none(accuracy) -> None:
+    scores = np.arange(1, 8, dtype=np.float32)[None]
+    rows = accuracy.worded(scores, ("neutral", "happy", "contempt", "anger"))
+    assert np.allclose(rows, np.array([[7, 4, 0, 1]]) / 12)

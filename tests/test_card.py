@@ -83,6 +83,22 @@ def test_contradictions_are_refused(change: dict, words: str) -> None:
         replace(card(), **change)
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("", "heads", {"ferplus": [1]}), ("", "heads", [1]), ("", "input", 5), ("", "crop", None),
+        ("input", "height", "48"), ("input", "mean", 0.5), ("input", "note", "x"), ("crop", "template", [[0, 1, 2]]),
+        ("heads", "ferplus", {**asdict(card().head()), "note": "x"}),
+        ("heads", "ferplus", {**asdict(card().head()), "temperature": "x"}),
+    ],
+)  # fmt: skip
+def test_fields_of_another_kind_are_refused_with_the_file(part: str, field: str, value: object) -> None:
+    data = json.loads(card().to_json())
+    (data[part] if part else data)[field] = value
+    with pytest.raises(ModelError, match=r"^model\.onnx: "):
+        ModelCard.from_json(json.dumps(data), "model.onnx")
+
+
 def test_heads_by_name() -> None:
     two = replace(card(), heads={**card().heads, "fer2013": Head("p7", ("happy", "sad"), "majority", 1.0, "x")})
     assert two.head().output == "probabilities"

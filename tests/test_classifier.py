@@ -68,6 +68,9 @@ def test_a_card_that_contradicts_the_graph_is_refused(tmp_path: Path) -> None:
     astray = json.loads(replace(tiny.card(), heads={"ferplus": head}).to_json())
     with pytest.raises(ModelError, match="'elsewhere'"):
         Classifier(tiny.write(tmp_path / "astray.onnx", tiny.card(), metadata=astray))
+    large = json.loads(tiny.card(side=64).to_json())
+    with pytest.raises(ModelError, match=r"the card says 1 x 64 x 64 pictures, the graph takes 1 x 48 x 48"):
+        Classifier(tiny.write(tmp_path / "large.onnx", tiny.card(), metadata=large))
     with pytest.raises(ModelError, match="no output named 'features'"):
         Classifier(tiny.write(tmp_path / "bare.onnx", tiny.card(), features="hidden"))
 

@@ -112,6 +112,20 @@ def test_a_poor_token_is_refused(token: str) -> None:
         server.door("127.0.0.1", token=token, names=[])
 
 
+def test_whitespace_around_the_token_is_no_part_of_it() -> None:
+    """A secret that comes from a file ends with its line."""
+    door = server.door("127.0.0.1", token=f" {TOKEN}\n", names=[])
+    assert verdict(door, host="localhost", authorization=f"Bearer {TOKEN}") is None
+    with pytest.raises(UsageError, match="MIEN_TOKEN has 0 characters"):
+        server.door("127.0.0.1", token="  \n" * 20, names=[])
+
+
+@pytest.mark.parametrize("name", ["pc.example:8000", "http://pc.example", "", "pc example"])
+def test_a_name_that_no_host_header_can_match_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="expected a host name alone"):
+        server.door("127.0.0.1", token=None, names=[name])
+
+
 def test_an_address_that_is_none() -> None:
     with pytest.raises(UsageError, match="no such address"):
         server.door("no such host", token=None, names=[])

@@ -140,7 +140,10 @@ class ModelCard:
             raise ModelError(
                 f"{source}: card schema {data['schema']!r}, this mien reads {SCHEMA}; export the model again"
             )
-        return cls._from_dict(data)
+        try:
+            return cls._from_dict(data)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:  # a field of another kind, or one too many
+            raise ModelError(f"{source}: the model card is not valid ({error}); export the model again") from None
 
     @classmethod
     def _from_dict(cls, data: dict[str, Any]) -> "ModelCard":

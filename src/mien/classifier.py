@@ -70,13 +70,22 @@ class Classifier:
                 f"{self.path}: it carries no card (metadata key {METADATA_KEY!r}); export it with `mien export`"
             )
         self.card = ModelCard.from_json(text, str(self.path))
-        self._check_outputs()
+        self._check_graph()
 
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
-    def _check_outputs(self) -> None:
+    def _check_graph(self) -> None:
+        spec, seen = self.card.input, self._session.get_inputs()[0].shape
+        told = [None, len(spec.mean), spec.height, spec.width]
+        if len(seen) != 4 or any(
+            isinstance(there, int) and there != said for there, said in zip(seen[1:], told[1:], strict=True)
+        ):
+            raise ModelError(
+                f"{self.path}: the card says {told[1]} x {told[2]} x {told[3]} pictures, the graph takes "
+                f"{' x '.join(str(side) for side in seen[1:])}; export it again"
+            )
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
         for name, head in self.card.heads.items():
             width = outputs.get(head.output, [None, None])[-1]

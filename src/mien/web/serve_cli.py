@@ -1,5 +1,6 @@
 """`mien serve`. Imports no web framework before it runs."""
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated
@@ -48,6 +49,9 @@ def serve(
     Pictures are kept in memory while they are read, then forgotten; nothing about them is written or logged. SIGTERM
     stops the server once it has finished what it took on. Beyond this machine put it behind a proxy that speaks HTTPS.
     """
+    for option, value in (("--max-pixels", max_pixels), ("--seconds", seconds)):
+        if not math.isfinite(value) or value <= 0:
+            raise UsageError(f"{option} {value:g}: expected a finite number above 0")
     limits = Limits(
         body=max_body * MIB,
         pictures=max_pictures,

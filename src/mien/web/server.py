@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import logging
 import math
+import re
 import signal
 import socket
 import warnings
@@ -24,8 +25,15 @@ SHORTEST_TOKEN = 16  # characters; `secrets.token_urlsafe()` gives 43
 def door(host: str, *, token: str | None, names: list[str]) -> Door:
     """Who may ask a server that listens on `host`. Raises UsageError for an address beyond this machine without a token.
 
-    token: the value of MIEN_TOKEN, None where it is not set. names: further host names that clients call the server by.
+    token: the value of MIEN_TOKEN, None where it is not set; whitespace around it, as a file's last line end, is no part of
+    it. names: further host names that clients call the server by.
     """
+    token = None if token is None else token.strip()
+    for name in names:
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise UsageError(
+                f"--name {name!r}: expected a host name alone, without scheme or port, as in --name pc.example"
+            )
     local = _is_loopback(host)
     advice = "`python -c 'import secrets; print(secrets.token_urlsafe())'` makes one"
     if token is None and not local:

@@ -64,6 +64,24 @@ def test_rows_are_drawn_by_the_clusters_that_the_scores_hold() -> None:
             assert narrow.high - narrow.low == pytest.approx(factor * (wide.high - wide.low), rel=0.15)
 
 
+def test_a_verdict_over_clusters_is_the_bootstraps() -> None:
+    """b is right wherever a is wrong on ten subjects of sixteen, and the other way round on six: many rows, few subjects."""
+    subjects = np.repeat(np.arange(16), 60)
+    a = replace(made_up(960), clusters=subjects.astype(str))
+    right, wrong = np.eye(len(a.classes))[a.labels], np.eye(len(a.classes))[(a.labels + 1) % len(a.classes)]
+    better = (subjects < 10)[:, None]
+    soft = [0.5 * np.where(side, right, wrong) + 0.5 / len(a.classes) for side in (~better, better)]
+    one, other = (replace(a, probabilities=rows.astype(np.float32)) for rows in soft)
+    found = compare({"a": one, "b": other})
+    (test,) = found.tests
+    assert test.mcnemar.p < 1e-6 and test.difference.low < 0 < test.difference.high
+    assert test.adjusted > 0.05 and test.verdict == "no difference beyond noise"
+    assert test.detectable > abs(test.difference.value)
+    assert any("by cluster" in note for note in found.notes)
+    rows_alone = {name: replace(held, clusters=None) for name, held in (("a", one), ("b", other))}
+    assert compare(rows_alone).tests[0].verdict == "b is better"
+
+
 def test_areas_are_compared_in_pairs() -> None:
     weak, strong = made_up(600), made_up(600, seed=1, skill=2.5)
     (test,) = compare({"weak": weak, "strong": strong}).tests

@@ -10,6 +10,7 @@ import onnx
 import pytest
 import small_fer
 
+from mien import cli
 from mien.card import METADATA_KEY
 from mien.classifier import Classifier
 from mien.errors import DataError, ModelError, UsageError
@@ -106,6 +107,25 @@ def test_a_file_that_disagrees_is_refused_and_removed(
     with pytest.raises(ModelError, match="differ by"):
         exporting.export(world["run"], tmp_path / "bad.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dataset_without_label_rules_is_read_again_for_its_temperature(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a part of the data, too: what counts is that the rows are those of the run."""
+    monkeypatch.setenv("MIEN_CACHE", str(world["cache"]))
+    source = Source("fer2013", world["root"], allow_partial=True)
+    settings = ("network.width=0.0625", "epochs=1", "batch=16")
+    run = train(Choice("mscar", "cpu", settings=settings), source, tmp_path / "run", threads=1, say=lambda line: None)
+    out = tmp_path / "int8.onnx"
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["export", str(run), "-o", str(out), "--root", str(world["root"]), "--weights", "int8"])
+    assert ended.value.code == 0
+    assert Classifier(out).card.head().temperature != 1
+    other = small_fer.write(tmp_path / "other", seed=1)
+    for rows in (exporting.validation_rows, exporting.training_rows):
+        with pytest.raises(DataError, match=r"now gives"):
+            rows(run, other)
 
 
 def test_export_needs_an_onnx_name(world: dict[str, Path], tmp_path: Path) -> None:

@@ -79,6 +79,11 @@ def test_a_draw_depends_on_seed_epoch_and_step_alone() -> None:
         mixing.draw(options, size=48, **{"seed": 1, "epoch": 2, "step": 3, key: 9}) for key in ("seed", "epoch", "step")
     ]
     assert first not in others
+    begun = mixing.draw(options, size=48, seed=1, epoch=2, step=0)
+    order = np.random.default_rng([1, 2])  # what the epoch's order is drawn from
+    order.random()
+    share = order.beta(1, 1)
+    assert begun is not None and begun.share != pytest.approx(max(share, 1 - share))
     assert mixing.draw(Augment(), size=48, seed=1, epoch=2, step=3) is None
 
 

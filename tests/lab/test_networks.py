@@ -282,6 +282,20 @@ def test_sample_standardise() -> None:
     assert SampleStandardise()(torch.full((1, 1, 4, 4), 0.3)).abs().max() < 0.1
 
 
+def test_vggface2s_pooling_begins_at_the_first_pixel_and_torchvisions_before_it() -> None:
+    """methods.md 2.1: max-pool 3/2, pad 0, ceil_mode."""
+    ramp = torch.arange(112.0).view(1, 1, 1, 112).expand(1, 1, 112, 112)
+    for options, first in (
+        (SeResNet50(width=0.07), 2.0),
+        (ResNet50(width=0.07, stride="second"), 1.0),
+        (ResNet18(width=0.1), 1.0),
+    ):
+        pool = options.build(Shape(3, 7, 224, 0)).stem.pool
+        pooled = pool(ramp)
+        assert pooled.shape == (1, 1, 56, 56)
+        assert pooled[0, 0, 5, 0] == first and pooled[0, 0, 5, -1] == 111
+
+
 def test_vggface2_input_is_bgr_minus_a_mean() -> None:
     picture = torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)
     found = Vggface2Input(3)(picture).flatten().tolist()

@@ -46,7 +46,7 @@ def train(
     network: Annotated[str | None, typer.Option(metavar="NAME", help="Another network than the method's own.")] = None,
     loss: Annotated[str | None, typer.Option(metavar="NAME", help="Another loss than the method's own.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace one field.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     select_on: Annotated[
         str, typer.Option(metavar="SPLIT", help="valid, or holdout: a fixed tenth of train.")
     ] = "valid",

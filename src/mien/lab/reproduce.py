@@ -203,7 +203,7 @@ def lay_out(
     counts: Callable[[str], Mapping[str, float]] | None = None,
 ) -> list[Cell]:
     """One Cell per printed number, from the Scores files that are in `out`. problems: what `run_cells` returned.
-    counts: a variant's name -> {"parameters": ..., "macs": ..., "keras_total": ...} of the paper's network, for the
+    counts: a variant's name -> {"parameters": ..., "trainable": ..., ...} of the paper's network, for the
     counted cells."""
     cells, cache = [], dict[Path, _Judged]()
     for number in selected(method.published, plan):

@@ -37,6 +37,7 @@ REPORTED = {
     "affectnet": "valid",  # its test set was never published
     "sfew": "valid",  # nor were these labels
 }
+TOGETHER = "ad-corre"  # FER-2013's protocol whose test is PublicTest and PrivateTest (Table 4)
 # How a paper divided a dataset, where it is not the dataset's default: options of `datasets.load`, or "split".
 DIVIDED: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("wcl", "affectnet"): {"protocol": "wcl", "split": "test"},  # methods.md 2.3
@@ -151,7 +152,8 @@ def source_of(job: Job, conduct: Conduct) -> Source:
     be chosen on the rows that are reported."""
     options = _division(job, conduct)
     split = options.pop("split")
-    if conduct.select_on == split:
+    reported = {split, "valid"} if split == "test" and options.get("protocol") == TOGETHER else {split}
+    if conduct.select_on in reported:
         raise UsageError(f"{job.dataset} {split} is reported, so it cannot choose the epoch: pass --select-on holdout")
     return Source(
         job.dataset, conduct.root, fold=job.fold, select_on=conduct.select_on, allow_partial=conduct.allow_partial,
@@ -164,7 +166,7 @@ def _division(job: Job, conduct: Conduct) -> dict[str, str]:
     if conduct.report_on is not None:
         found["split"] = conduct.report_on
     if (job.method, job.dataset, found["split"]) == ("ad-corre", "fer2013", "test"):
-        found["protocol"] = "ad-corre"  # Table 4: public and private test together
+        found["protocol"] = TOGETHER
     return found
 
 
@@ -181,14 +183,19 @@ def reported_rows(job: Job, conduct: Conduct, recipe: Recipe) -> FaceDataset:
 
 
 def counted(method: Method, name: str) -> dict[str, float]:
-    """Parameters, MACs and Keras' total of a variant as the paper has it, for the cells that are counted. Raises
-    UsageError when the method has no such variant."""
+    """Parameters (all, and those that learn), MACs and Keras' total of a variant as the paper has it, for the cells that are
+    counted. Raises UsageError when the method has no such variant."""
     if name not in method.variants:
         raise UsageError(f"{method.name} has no variant {name!r}: expected one of {', '.join(method.variants)}")
     variant = method.variants[name]
     shape = Shape(variant.channels, variant.classes, variant.size, variant.loss.embeddings)
     found = count(variant.network.build(shape), shape)
-    return {"parameters": found.weights, "macs": found.macs, "keras_total": found.keras_total}
+    return {
+        "parameters": found.weights,
+        "trainable": found.trainable,
+        "macs": found.macs,
+        "keras_total": found.keras_total,
+    }
 
 
 def remember(folder: Path, conduct: Conduct) -> None:

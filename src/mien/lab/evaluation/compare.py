@@ -29,6 +29,9 @@ FACTS: tuple[tuple[str, str, float], ...] = (  # key, heading, divisor
     ("bytes", "file, MB", 1e6),
     ("ms_per_face", "ms a face", 1.0),
 )
+CLUSTERED = (
+    "rows share subjects, sequences or pictures: p (Holm) is the paired bootstrap's by cluster, McNemar's p is not"
+)
 SAME_PROTOCOL = ("dataset", "split", "label_rule", "data_fingerprint")
 
 
@@ -44,8 +47,9 @@ class Model:
 @dataclass(frozen=True)
 class PairedTest:
     """second - first. difference: of the accuracy, by the paired bootstrap. adjusted: McNemar's p after Holm over all
-    pairs. detectable: the smallest accuracy difference that McNemar's test would see on these rows, at 80 % power. auc:
-    difference of the macro AUC and its p by DeLong's paired test."""
+    pairs; where rows share clusters, the bootstrap's p instead, as McNemar's test takes all rows to be independent.
+    detectable: the smallest accuracy difference that this test would see on these rows, at 80 % power. auc: difference of the
+    macro AUC and its p by DeLong's paired test."""
 
     first: str
     second: str
@@ -92,7 +96,7 @@ def compare(
         protocol={field: first.protocol[field] for field in SAME_PROTOCOL},
         models=tuple(_model(name, held, (facts or {}).get(name, {}), clusters, seed) for name, held in same.items()),
         tests=_tests(same, clusters, seed),
-        notes=tuple(_notes(same)),
+        notes=(*_notes(same), *([] if clusters is None else [CLUSTERED])),
     )
 
 
@@ -108,18 +112,20 @@ def _model(name: str, scores: Scores, facts: Mapping[str, float], clusters: np.n
 def _tests(scores: Mapping[str, Scores], clusters: np.ndarray | None, seed: int) -> tuple[PairedTest, ...]:
     pairs = list(combinations(scores, 2))
     exact = [mcnemar(*(scores[name].predictions == scores[name].labels for name in pair)) for pair in pairs]
-    adjusted = holm([test.p for test in exact])
+    redrawn = [paired_difference(scores[a], scores[b], clusters=clusters, seed=seed) for a, b in pairs]
+    independent = clusters is None
+    adjusted = holm([test.p for test in (exact if independent else redrawn)])
     return tuple(
         PairedTest(
             first=first,
             second=second,
-            difference=paired_difference(scores[first], scores[second], clusters=clusters, seed=seed).interval,
+            difference=difference.interval,
             mcnemar=test,
             adjusted=p,
-            detectable=_detectable(test),
+            detectable=_detectable(test) if independent else difference.detectable,
             auc=_auc_difference(scores[first], scores[second], clusters),
         )
-        for (first, second), test, p in zip(pairs, exact, adjusted, strict=True)
+        for (first, second), test, difference, p in zip(pairs, exact, redrawn, adjusted, strict=True)
     )
 
 

@@ -101,7 +101,7 @@ def embedding_discriminator(embeddings: Tensor, *, neg_target: float) -> Tensor:
 
 class AdCorreLoss(Loss):
     """Terms "softmax", "fd", "md", "ed". Buffers: `confusions` (history, K, K), counts of true by predicted class of
-    the last batches, and `batches`, how many have been seen."""
+    the last batches, and `batches`, how many have been seen. The batches remembered for virtual ones are in the state, too."""
 
     confusions: Tensor
     batches: Tensor
@@ -113,6 +113,16 @@ class AdCorreLoss(Loss):
         self.register_buffer("confusions", torch.zeros(options.history, task.classes, task.classes))
         self.register_buffer("batches", torch.tensor(0))
         self.memory: deque[tuple[Tensor, Tensor]] = deque(maxlen=options.virtual - 1)
+
+    def get_extra_state(self) -> Tensor:
+        """(m, N, k E + 1): the remembered batches, newest first, their labels as the last column; empty where there are none."""
+        rows = [torch.cat([e.flatten(1), y[:, None].to(e)], dim=1) for e, y in self.memory]
+        return torch.stack(rows) if rows else torch.zeros(0)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.memory.clear()
+        for rows in state:
+            self.memory.append((rows[:, :-1].reshape(len(rows), self.options.k, -1), rows[:, -1].long()))
 
     def forward(self, output: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
         with full_precision(output.logits):

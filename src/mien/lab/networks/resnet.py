@@ -32,7 +32,8 @@ class ResNet50:
     pooled vector). head_activation: what stands between that layer and the classifier. stem: "imagenet" (7x7 stride 2
     and max pooling) or "small" (3x3 stride 1, for pictures under about 64 px). input_norm: "recipe" leaves the recipe's
     mean and deviation alone; "vggface2" puts BGR minus VGGFace2's mean in front (the recipe's are then 0 and 1).
-    stride: which convolution of a bottleneck strides: "first" as caffe and VGGFace2, "second" as torchvision.
+    stride: which convolution of a bottleneck strides, and where the stem's pooling begins: "first" as caffe and VGGFace2,
+    "second" as torchvision.
     """
 
     width: float = 1.0
@@ -166,9 +167,10 @@ def _block(options: ResNet50, channels: int, planes: int, stride: int) -> BasicB
 
 
 class Stem(nn.Sequential):
-    """The "imagenet" stem halves twice: 7x7 stride 2, BN, ReLU, 3x3 max pooling stride 2. "small" keeps the size."""
+    """The "imagenet" stem halves twice: 7x7 stride 2, BN, ReLU, 3x3 max pooling stride 2. "small" keeps the size. caffe: the
+    pooling's first window begins at the first pixel and the last one is cut off."""
 
-    def __init__(self, channels: int, filters: int, *, kind: str) -> None:
+    def __init__(self, channels: int, filters: int, *, kind: str, caffe: bool = False) -> None:
         super().__init__()
         small = kind == "small"
         kernel = 3 if small else 7
@@ -176,7 +178,7 @@ class Stem(nn.Sequential):
         self.norm = BatchNorm2d(filters)
         self.act = nn.ReLU()
         if not small:
-            self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+            self.pool = nn.MaxPool2d(3, stride=2, padding=0 if caffe else 1, ceil_mode=caffe)
 
 
 class ResNetNetwork(Network):
@@ -187,7 +189,9 @@ class ResNetNetwork(Network):
         vggface2 = options.input_norm == "vggface2"
         self.standardise = Vggface2Input(shape.channels) if vggface2 else nn.Identity()
         stem = scaled_planes(options.width)[0]
-        self.stem = Stem(shape.channels, stem, kind=options.stem)
+        self.stem = Stem(
+            shape.channels, stem, kind=options.stem, caffe=options.depth == 50 and options.stride == "first"
+        )
         (self.layer1, self.layer2, self.layer3, self.layer4), given = stages(options, stem)
         self.head = _head(options, shape, given[-1])
         self.feature_dim = self.head.feature_dim

@@ -41,6 +41,15 @@ class KeepRun(Checkpoint):
         self.best, self.best_epoch = float("-inf"), -1
         self.best_reported, self.reported_epoch = float("-inf"), -1
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that had stopped early before it was resumed has nothing left to train."""
+        if self.rows:
+            self._stop_early(trainer, int(self.rows[-1]["epoch"]))
+
+    def _stop_early(self, trainer: pl.Trainer, epoch: int) -> None:
+        if self.patience and epoch - self.best_epoch >= self.patience:
+            trainer.should_stop = True
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         row = {"epoch": float(trainer.current_epoch)}
         row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
@@ -52,8 +61,7 @@ class KeepRun(Checkpoint):
             self.best, self.best_epoch = row["selection"], trainer.current_epoch
         if row.get("reported_accuracy", float("-inf")) > self.best_reported:
             self.best_reported, self.reported_epoch = row["reported_accuracy"], trainer.current_epoch
-        if self.patience and trainer.current_epoch - self.best_epoch >= self.patience:
-            trainer.should_stop = True
+        self._stop_early(trainer, trainer.current_epoch)
         self.say(_line(row, improved))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -16,6 +16,7 @@ from mien.card import METADATA_KEY, CropSpec, Head, ModelCard
 from mien.classifier import Classifier, Prediction
 from mien.errors import DataError, ModelError, UsageError
 from mien.expressions import BASIC
+from mien.lab import datasets
 from mien.lab.batch import NetworkOutput
 from mien.lab.datasets import FaceDataset
 from mien.lab.datasets.fer2013 import TEMPLATE
@@ -193,8 +194,15 @@ def _spread(faces: FaceDataset) -> list[np.ndarray]:
 
 
 def training_rows(folder: Path, root: Path) -> FaceDataset:
-    """The rows that the run was trained on, for int8's ranges."""
-    return _loaded(folder, root)[0]
+    """The rows that the run was trained on, for int8's ranges. Raises DataError when `root` gives others."""
+    rows = _loaded(folder, root)[0]
+    known = runs.read(folder)["data"]["fingerprint"]
+    if rows.fingerprint != known:
+        raise DataError(
+            f"{folder}: the run was trained on {rows.name} rows with fingerprint {known}, {root} now gives "
+            f"{rows.fingerprint}; pass the root that it was trained on"
+        )
+    return rows
 
 
 def validation_rows(folder: Path, root: Path) -> dict[str, FaceDataset]:
@@ -213,7 +221,8 @@ def validation_rows(folder: Path, root: Path) -> dict[str, FaceDataset]:
 
 
 def _loaded(folder: Path, root: Path) -> tuple[FaceDataset, dict[str, FaceDataset]]:
-    """The run's training rows, and head name -> its validation rows, read again from `root`."""
+    """The run's training rows, and head name -> its validation rows, read again from `root`. Their counts need not be the
+    official ones, as the callers compare fingerprints."""
     facts = runs.read(folder)
     _, recipe = resolve(runs.choice_of(facts))
     split = next(iter(facts["validation"].values()))["split"]
@@ -223,8 +232,9 @@ def _loaded(folder: Path, root: Path) -> tuple[FaceDataset, dict[str, FaceDatase
         root,
         data["protocol"],
         data["fold"],
-        facts["label_rule"],
+        facts["label_rule"] if "label_rule" in datasets.OPTIONS[data["name"]] else None,
         "holdout" if split == "holdout" else "valid",
+        allow_partial=True,
     )
     return load_data(source, recipe)
 

@@ -15,6 +15,8 @@ from mien.lab import ranks
 from mien.lab.batch import Batch
 from mien.lab.methods.method import Augment
 
+_STREAM = 1  # not 0: numpy takes [seed, epoch, 0, 0] for [seed, epoch], from which the epoch's order is drawn
+
 
 @dataclass(frozen=True)
 class Mix:
@@ -49,7 +51,7 @@ def draw(options: Augment, *, size: int, seed: int, epoch: int, step: int) -> Mi
     """How the batch of pictures of side `size` at (seed, epoch, step) is mixed, equal on all ranks; None: not at all."""
     if not (options.mixup or options.cutmix):
         return None
-    random = np.random.default_rng([seed, epoch, step])
+    random = np.random.default_rng([seed, epoch, step, _STREAM])
     kind, share = random.random(), random.beta(options.mix_alpha, options.mix_alpha)
     share = max(share, 1 - share)
     if kind < options.mixup:

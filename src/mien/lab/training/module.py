@@ -71,9 +71,8 @@ class Training(pl.LightningModule):
         mix = mixing.draw(self.recipe.augment, size=side, seed=self.seed, epoch=self.current_epoch, step=index)
         if mix is not None:
             prepared = replace(prepared, images=mix.pictures(prepared.images))
-        torch.manual_seed(
-            (self.seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
-        )  # dropout: nothing to restore on resume
+        step_seed = (self.seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
+        torch.manual_seed(step_seed % 2**64)  # dropout: nothing to restore on resume
         output, prepared = distributed.over_ranks(self.network(prepared.images), prepared)
         terms = self.loss(output, prepared)
         if mix is not None:

@@ -1,5 +1,6 @@
 """Videos composed from pictures that the tests have at hand; nothing of them outlives a test's folder."""
 
+import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -54,16 +55,21 @@ def write(
     times: Iterable[float] | None = None,
     rate: int = 30,
     sound_s: float = 0.0,
+    sound: str = "aac",
     codec: str = "libx264",
+    aspect: Fraction | None = None,
     options: dict[str, str] | None = None,
 ) -> Path:
-    """Write frames, RGB uint8, as a video; `times` in s instead of a constant rate; a 440 Hz tone of `sound_s`."""
+    """Write frames, RGB uint8, as a video; `times` in s instead of a constant rate; a 440 Hz tone of `sound_s` in the
+    codec `sound`; aspect: of a pixel, width / height."""
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = clock = Fraction(1, 90_000 if codec == "libx264" else rate)
         stream.options = {"preset": "ultrafast", "crf": "16", "g": "30"} if codec == "libx264" else {}
-        tone = container.add_stream("aac", rate=44_100, layout="mono") if sound_s else None
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
+        tone = container.add_stream(sound, rate=44_100, layout="mono") if sound_s else None
         moments = iter(times) if times is not None else (number / rate for number in range(10**9))
         for image, time_s in zip(frames, moments, strict=False):
             if not stream.codec_context.is_open:
@@ -74,10 +80,39 @@ def write(
         container.mux(stream.encode(None))
         if tone is not None:
             wave = np.sin(np.arange(round(sound_s * 44_100)) * 2 * np.pi * 440 / 44_100).astype(np.float32)
-            sound = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
-            sound.sample_rate, sound.pts = 44_100, 0
-            container.mux(tone.encode(sound))
+            whole = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
+            whole.sample_rate, whole.pts = 44_100, 0
+            for part in av.AudioResampler(tone.codec_context.format, "mono", 44_100).resample(whole):
+                container.mux(tone.encode(part))
             container.mux(tone.encode(None))
+    return path
+
+
+def write_stamped(path: Path, frames: Sequence[np.ndarray], times_ms: Sequence[int]) -> Path:
+    """The frames as a camera's Motion JPEG, each with its time, also where two have the same."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.pix_fmt, stream.width, stream.height = "yuvj420p", frames[0].shape[1], frames[0].shape[0]
+        stream.time_base = Fraction(1, 1000)
+        for image, time_ms in zip(frames, times_ms, strict=True):
+            jpeg = io.BytesIO()
+            Image.fromarray(image).save(jpeg, "JPEG")
+            packet = av.Packet(jpeg.getvalue())
+            packet.pts = packet.dts = time_ms
+            packet.time_base, packet.stream, packet.is_keyframe = stream.time_base, stream, True
+            container.mux(packet)
+    return path
+
+
+def write_held(path: Path, source: Path, *, seconds: float) -> Path:
+    """A copy of a video whose last frame is shown for so long."""
+    with av.open(str(source)) as film, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(film.streams.video[0])
+        packets = [packet for packet in film.demux(video=0) if packet.dts is not None]
+        packets[-1].duration = round(seconds / packets[-1].time_base)
+        for packet in packets:
+            packet.stream = stream
+            container.mux(packet)
     return path
 
 

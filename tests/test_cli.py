@@ -1,6 +1,7 @@
 """The command line, run in this process; once as a process of its own."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 import mien
-from mien import cli, tables
+from mien import cli, draw, jobs, tables, terminal
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
 
@@ -100,6 +101,122 @@ def test_what_cannot_be_written_is_named(run, portrait: Path, tiny_model: Path, 
     assert ran.err == f"mien: {tmp_path / 'out' / 'faces.csv'}: Is a directory\n"
 
 
+def test_a_full_disk_is_said_in_a_line(run, portrait: Path, tiny_model: Path, tmp_path: Path, monkeypatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tables, "write", full)
+    ran = run("read", portrait, "--model", tiny_model, "-o", tmp_path / "out")
+    assert ran.status == 1
+    assert ran.err.startswith("mien: No space left on device: check that there is space left where -o writes")
+
+
+def test_a_copy_that_cannot_be_written_fails_alone(
+    run, portrait: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin, out, save = Path(shutil.copy(portrait, portrait.with_name("twin.png"))), tmp_path / "out", draw.save
+
+    def refuse(picture: Image.Image, path: Path) -> Path:
+        if path.name == "hopper-mien.png":
+            raise OSError(27, "File too large")
+        return save(picture, path)
+
+    monkeypatch.setattr(draw, "save", refuse)
+    ran = run("read", portrait, twin, "--model", tiny_model, "-o", out, "--format", "jsonl")
+    assert ran.status == 1 and f"its copy {out / 'hopper-mien.png'} cannot be written (File too large)" in ran.err
+    rows = [json.loads(line) for line in (out / "faces.jsonl").read_text().splitlines()]
+    assert [row["status"].split(" cannot")[0] for row in rows] == [f"error: its copy {out / 'hopper-mien.png'}", "ok"]
+    assert (out / "twin-mien.png").is_file() and not (out / "faces.csv").exists()
+
+
+def test_what_is_to_be_read_is_not_overwritten(run, portrait: Path, tiny_model: Path) -> None:
+    listed = portrait.with_name("faces.csv")
+    listed.write_text("source,label\nhopper.png,happy\n")
+    for folder in (portrait.parent, portrait.parent / ".." / "in"):
+        ran = run("read", listed, "--model", tiny_model, "-o", folder)
+        assert ran.status == 2 and f"{listed} is to be read, but -o would write its table there" in ran.err
+    assert listed.read_text() == "source,label\nhopper.png,happy\n"
+    assert not (portrait.parent / jobs.JOURNAL).exists()
+    assert run("read", listed, "--model", tiny_model, "-o", portrait.parent / "out").status == 0
+
+
+@pytest.mark.parametrize("kind", ["picture", "video"])
+def test_a_folder_jobs_folder_is_its_own(run, portrait: Path, tiny_model: Path, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "out"
+    assert run("read", portrait.parent, "--model", tiny_model, "-o", out).status == 0
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    ran = run("read", portrait if kind == "picture" else "absent.mp4", "--model", tiny_model, "-o", out)
+    assert ran.status == 2 and f"{out} holds the table of a folder job" in ran.err and ran.out == ""
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_list_may_name_what_is_no_picture(run, portrait: Path, tiny_model: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(portrait.parent)
+    Path("folder").mkdir()
+    Path("l.txt").write_text("folder\nclip.mp4\nhttps://example.org/a.jpg\nhopper.png\n")
+    ran = run("read", "l.txt", "--json", "--model", tiny_model)
+    assert ran.status == 1
+    statuses = [row["status"] for row in json.loads(ran.out)]
+    assert [status.split(":")[0] for status in statuses] == ["error", "error", "error", "ok"]
+    assert "is a folder" in statuses[0] and "is a video" in statuses[1] and "never fetches" in statuses[2]
+    assert len(ran.err.splitlines()) == 3
+
+
+def test_a_folder_that_cannot_be_opened_is_an_error(run, portrait: Path, tiny_model: Path, monkeypatch) -> None:
+    closed, scandir = portrait.with_name("closed"), os.scandir
+    closed.mkdir()
+
+    def refuse(path: object) -> object:
+        if Path(str(path)) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    ran = run("read", portrait.parent, "--json", "--model", tiny_model)
+    assert ran.status == 1
+    assert [row["status"].split(" (")[0] for row in json.loads(ran.out)] == [
+        "ok",
+        "error: the folder cannot be opened",
+    ]
+    assert ran.err.startswith(f"mien: {closed}: the folder cannot be opened (Permission denied)")
+
+
+def test_what_the_terminals_encoding_lacks_is_spelt_out(
+    portrait: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smile = portrait.with_name("\u263a.png")
+    Image.new("RGB", (60, 60)).save(smile)
+    streams = {name: io.TextIOWrapper(io.BytesIO(), "cp1252", "strict") for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["read", str(smile), str(smile.with_suffix(".jpg")), "--model", str(tiny_model)])
+    printed = {name: stream.detach().getvalue() for name, stream in streams.items()}  # type: ignore[attr-defined]
+    assert ended.value.code == 1
+    assert b"\\u263a.png" in printed["stdout"] and b"\\u263a.jpg: no such file" in printed["stderr"]
+
+
+def test_pillows_warnings_are_not_printed(tiny_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from test_images import huge_png
+
+    def errors(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["read", *map(str, arguments), "--model", str(tiny_model)])
+        assert ended.value.code == 1
+        return capfd.readouterr().err
+
+    large = tmp_path / "large.png"
+    large.write_bytes(huge_png(10_000, 10_000))  # of which Pillow warns, and which mien refuses
+    here = errors(large)
+    assert here.startswith(f"mien: {large}: 10000 x 10000 px are") and here.count("\n") == 1
+    assert errors(tmp_path, "-o", tmp_path / "out") == ""  # the same in a reading process
+
+
+def test_an_escape_sequence_is_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.complain("a\x1b[31m\u202eb\udcff")
+    assert capsys.readouterr().err == "mien: a\\x1b[31m\\u202eb\\udcff\n"
+
+
 def test_a_folder_stands_for_its_pictures(run, portrait: Path, tiny_model: Path, tmp_path: Path) -> None:
     (portrait.parent / "notes.txt").write_text("hello")
     ran = run("read", portrait.parent, "--json", "--model", tiny_model)
@@ -123,6 +240,9 @@ def test_whole_and_min_face(run, portrait: Path, tiny_model: Path) -> None:
         (["{picture}", "--min-face", "3"], "min_face"),
         (["{picture}", "--model", "absent.onnx"], "no such model"),
         (["{picture}", "-o", "{picture}"], "choose another"),
+        (["{picture}", "-o", ""], "-o is empty: name a folder"),
+        ([""], "the path is empty"),
+        (["{picture}", "--format", "nonsense"], "'nonsense': expected one of csv, jsonl, parquet"),
         (["{picture}", "--nonsense"], "No such option"),
         ([], "Missing argument"),
     ],

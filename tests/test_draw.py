@@ -1,5 +1,6 @@
 """Annotated copies: where things are drawn, what the files carry, and what they are called."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +102,34 @@ def test_copies_never_collide(tmp_path: Path) -> None:
 def test_a_copy_never_overwrites_a_source(tmp_path: Path) -> None:
     sources = [tmp_path / "x.jpg", tmp_path / "x-mien.jpg"]
     assert not set(draw.copy_paths(sources, tmp_path)) & set(sources)
+
+
+def test_a_long_picture_is_not_enlarged_beyond_the_largest_side() -> None:
+    assert draw.enlargement(40_000, 400) == 1 and draw.enlargement(400, 5000) == 2
+    assert draw.enlargement(7000, 200) == 2 and draw.enlargement(8001, 200) == 1
+
+
+def test_a_copy_too_long_for_a_jpeg_becomes_a_png(tmp_path: Path) -> None:
+    long = Image.new("RGB", (draw.JPEG_SIDE + 1, 2))
+    assert draw.save(long, tmp_path / "x-mien.jpg") == tmp_path / "x-mien.jpg.png"
+    assert [path.name for path in tmp_path.iterdir()] == ["x-mien.jpg.png"]
+    with Image.open(tmp_path / "x-mien.jpg.png") as copy:
+        assert (copy.format, copy.size) == ("PNG", long.size)
+    longest = Image.new("RGB", (draw.JPEG_SIDE, 2))
+    assert draw.save(longest, tmp_path / "y-mien.jpg") == tmp_path / "y-mien.jpg"
+
+
+def test_long_names_are_cut_so_that_their_copies_can_be_written(tmp_path: Path) -> None:
+    sources = [tmp_path / "in" / f"{stem}.jpg" for stem in ("n" * 250, "n" * 251, "é" * 125, "\udcff" * 250)]
+    paths = draw.copy_paths(sources, tmp_path)
+    assert len(set(paths)) == 4 and paths[1].name.endswith("n-mien-2.jpg") and "é" * 110 in paths[2].name
+    for path in paths:
+        assert len(os.fsencode(f"{path.name}.png")) <= 255
+        draw.save(Image.new("RGB", (4, 4)), path)
+        assert path.is_file()
+
+
+def test_a_link_to_itself_gets_a_copy_path_as_any_source(tmp_path: Path) -> None:
+    loop = tmp_path / "loop.jpg"
+    loop.symlink_to(loop)
+    assert draw.copy_paths([loop], tmp_path) == [tmp_path / "loop-mien.jpg"]

@@ -1,6 +1,7 @@
 """images.load: every kind of source and every kind of picture, and what is refused."""
 
 import io
+import os
 import struct
 import sys
 import zlib
@@ -88,13 +89,14 @@ def test_a_damaged_exif_block_does_not_hide_the_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "I;16", "I"]
+    "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "I;16", "I"]
 )
 def test_every_mode_becomes_rgb(mode: str) -> None:
     if mode in ("I;16", "I"):
         picture = Image.fromarray(np.full((5, 7), 204 * 257, np.uint16)).convert(mode)
     else:
-        picture = Image.new("RGB", (7, 5), (204,) * 3).convert(mode if mode != "PA" else "P").convert(mode)
+        way = {"PA": "P", "La": "LA", "RGBa": "RGBA"}.get(mode, mode)  # Pillow converts in steps
+        picture = Image.new("RGB", (7, 5), (204,) * 3).convert(way).convert(mode)
     result = images.load(picture)
     assert result.shape == (5, 7, 3)
     if mode != "1":  # dithered
@@ -119,6 +121,8 @@ def test_float_pixels_are_refused() -> None:
 def test_transparency_lies_on_white() -> None:
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     assert (images.load(encoded(clear, "PNG")) == 255).all()
+    half = Image.new("LA", (4, 4), (0, 128))
+    np.testing.assert_array_equal(images.load(half.convert("La")), images.load(half))
     palette = Image.new("P", (4, 4), 3)
     palette.putpalette([0] * 768)
     assert (images.load(encoded(palette, "PNG", transparency=3)) == 255).all()
@@ -275,6 +279,60 @@ def test_gather_expands_folders_in_order(tmp_path: Path) -> None:
         images.gather([tmp_path / "empty"])
     with pytest.raises(UsageError, match="video"):
         images.gather(["clip.mkv"])
+
+
+def closed_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`folder`, made, which cannot be opened, not even by root."""
+    folder.mkdir()
+    (folder / "hidden.png").write_bytes(PNG)
+    scandir = os.scandir
+
+    def refuse(path: object) -> object:
+        if Path(str(path)) == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    return folder
+
+
+def test_a_folder_below_that_cannot_be_opened_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    closed = closed_folder(tmp_path / "closed", monkeypatch)
+    assert images.gather([tmp_path]) == [tmp_path / "a.png", closed]
+    with pytest.raises(ImageError, match=r"closed: the folder cannot be opened \(Permission denied\)"):
+        images.load(closed)
+    with pytest.raises(UsageError, match=r"closed: the folder cannot be opened \(Permission denied\); check"):
+        images.gather([closed])
+
+
+def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    monkeypatch.chdir(tmp_path)
+    for use in (lambda: images.gather([""]), lambda: images.load("")):
+        with pytest.raises(UsageError, match="the path is empty"):
+            use()
+    assert images.gather(["."]) == [Path("a.png")] and not images.is_folder("")
+
+
+def test_a_folder_may_be_called_like_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="never fetches"):
+        images.load("photos:/q.png")
+    Path("photos:").mkdir()
+    Path("photos:/q.png").write_bytes(PNG)
+    np.testing.assert_array_equal(images.load("photos:/q.png"), quadrants())
+    with pytest.raises(ImageError, match="no such file"):
+        images.load("photos:/absent.png")
+
+
+def test_a_list_with_a_cell_too_large_is_named(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text(f"id,path\n1,a.jpg\n2,{'x' * 140_000}.jpg\n")
+    with pytest.raises(UsageError, match=r"l\.csv, line 3: field larger than field limit .*; expected"):
+        images.gather([tmp_path / "l.csv"])
+    (tmp_path / "h.csv").write_text("x" * 140_000)
+    with pytest.raises(UsageError, match=r"h\.csv, line 1: "):
+        images.gather([tmp_path / "h.csv"])
 
 
 def damaged(data: st.DataObject, whole: bytes) -> bytes:

@@ -206,6 +206,74 @@ def test_another_job_in_the_folder_is_refused(tree: Path, tmp_path: Path, settin
         run(tree, tmp_path / "out", settings, format="xlsx")
 
 
+def test_a_table_that_no_job_wrote_is_not_overwritten(tree: Path, tmp_path: Path, settings: worker.Settings) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "faces.csv").write_text("mine\n")
+    for _ in range(2):  # nor the second time
+        with pytest.raises(UsageError, match=r"faces\.csv is there already, and no job wrote it"):
+            run(tree, out, settings)
+    assert [path.name for path in out.iterdir()] == ["faces.csv"] and (out / "faces.csv").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_another_table_in_the_tables_place_is_refused(
+    tree: Path, tmp_path: Path, settings: worker.Settings, format: str
+) -> None:
+    out = tmp_path / "out"
+    summary = run(tree, out, settings, workers=2, format=format)
+    path = summary.out if format == "csv" else summary.out / "part-000000.parquet"
+    whole, journal = path.read_bytes(), (out / jobs.JOURNAL).read_bytes()
+    path.write_bytes(whole[:-9] + b"x" + whole[-8:])
+    with pytest.raises(UsageError, match=rf"faces\.{format} is no longer the table that the job in its folder wrote"):
+        run(tree, out, settings, format=format)
+    assert (out / jobs.JOURNAL).read_bytes() == journal
+    path.write_bytes(whole)
+    assert run(tree, out, settings, format=format) == summary
+
+
+def test_a_journal_without_checksums_is_taken_up(tree: Path, tmp_path: Path, settings: worker.Settings) -> None:
+    out = tmp_path / "out"
+    summary = run(tree, out, settings, workers=2)
+    old = re.sub(rb'"check": \d+, ', b"", (out / jobs.JOURNAL).read_bytes())
+    assert b"check" not in old
+    (out / jobs.JOURNAL).write_bytes(old)
+    assert run(tree, out, settings) == summary and (out / jobs.JOURNAL).read_bytes() == old
+
+
+@pytest.mark.parametrize("line", [b'{"files": []}', b'{"mark": 9}', b'{"mark": 9, "files": [{"name": "a"}]}', b"[]"])
+def test_a_line_that_no_job_wrote_is_refused(
+    tree: Path, tmp_path: Path, settings: worker.Settings, line: bytes
+) -> None:
+    run(tree, tmp_path / "out", settings, workers=2)
+    with (tmp_path / "out" / jobs.JOURNAL).open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(UsageError, match=r"journal\.jsonl: not a journal that mien wrote"):
+        run(tree, tmp_path / "out", settings)
+
+
+def test_a_module_in_the_current_folder_is_not_run(
+    tree: Path, tmp_path: Path, settings: worker.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of pictures from anywhere may be the current one."""
+    place = tmp_path / "place"
+    place.mkdir()
+    for name in ("csv", "json", "mien", "numpy"):
+        (place / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    monkeypatch.chdir(place)
+    summary = run(tree, tmp_path / "out", settings, workers=1)
+    assert not (tmp_path / "ran").exists()
+    assert (summary.read, summary.no_face, summary.failed) == (8, 1, 2)
+
+
+def test_each_video_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    videos = [Path("col") / name for name in ("a.mp4", "a.mov", "a-2.mp4", "A.mkv", "b.mp4")]
+    folders = job_cli._folders(videos, tmp_path)
+    assert [folder.name for folder in folders if folder] == ["a", "a-2", "a-2-2", "A-3", "b"]
+    assert all(folder and folder.is_dir() for folder in folders)
+    assert job_cli._folders(videos[:1], tmp_path) == [tmp_path]
+
+
 def test_parquet_without_pyarrow_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UsageError, match="pip install pyarrow"):
@@ -449,7 +517,25 @@ def test_a_list_from_the_command_line(tree: Path, tmp_path: Path, tiny_model: Pa
     assert printed.splitlines()[0] == "1 read, 1 without a face, 1 failed; 1 faces"
     statuses = [row["status"] for row in table(tmp_path / "out" / "faces.csv")]
     assert statuses == ["ok", "error: no such file", "no face"]
+    (tmp_path / "absent.jpg").write_bytes((tree / "hopper.jpg").read_bytes())
+    status, printed, errors = command("--workers", "1")
+    assert status == 1 and "1 read, 1 without a face, 1 failed" in printed
+    assert errors.startswith(
+        "mien: files that failed in an earlier run and were not tried again: 1; to read them, delete "
+    )
     status, _, errors = command("--json")
     assert status == 2 and "--format jsonl" in errors
     status, _, errors = command("--format", "parquet")
     assert status == 2 and "holds another job" in errors
+
+
+def test_names_cannot_steer_the_terminal(tmp_path: Path, tiny_model: Path, capsys) -> None:
+    out, missing = tmp_path / "o\x1b[31m", tmp_path / "e\x1b[31mx.mp4"
+    Image.new("RGB", (60, 60)).save(tmp_path / "a.png")
+    for paths in (tmp_path, missing):
+        with pytest.raises(SystemExit):
+            cli.main(["read", str(paths), "-o", str(out / paths.name), "--model", str(tiny_model)])
+    job_cli.interrupted(out)
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    assert printed.out.count("o\\x1b[31m") == 1 and printed.err.count("\\x1b[31m") >= 2

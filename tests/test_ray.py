@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -126,6 +127,12 @@ def test_the_rows_of_the_local_engine(ray: Any, tree: Path, tmp_path: Path, sett
     assert (there.read, there.no_face, there.failed, there.faces) == (3, 1, 2, 3)
     assert (here.read, here.no_face, here.failed, here.faces) == (3, 1, 2, 3)
     assert seen == [(done, 6) for done in range(7)]
+
+
+def test_the_current_folder_is_not_on_the_workers_import_path(ray: Any) -> None:
+    """A csv.py in a folder of pictures from anywhere would be run."""
+    paths = ray.get(ray.remote(num_cpus=0)(lambda: sys.path).remote())
+    assert str(Path.cwd()) not in paths and "" not in paths
 
 
 def test_a_killed_ray_worker_loses_and_repeats_nothing(
@@ -382,6 +389,31 @@ def test_what_cannot_be_gathered_says_why(memory: Any, tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("https://example.org/a.jpg\n")
     with pytest.raises(UsageError, match="never fetches from the web"):
         storage.gather([str(tmp_path / "l.txt")])
+
+
+@pytest.mark.parametrize(
+    "chain", ["zip://a.jpg::http://h/x.zip", "zip://a::simplecache::https://h/x.zip", "HTTP://h/a.jpg"]
+)
+def test_a_chain_does_not_lead_to_the_web(chain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reached(*arguments: object, **options: object) -> None:
+        raise AssertionError("it was asked")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", reached)
+    for use in (storage.open_picture, storage.Folder, lambda url: storage.gather([url])):
+        with pytest.raises(UsageError, match="never fetches from the web"):
+            use(chain)
+    assert storage.protocols([chain])[0].startswith(("http", "HTTP", "https"))
+    with pytest.raises(UsageError, match="never fetches from the web"):  # as each node is asked
+        storage.check_protocols(storage.protocols([chain]))
+
+
+def test_a_chain_within_storage_is_read(memory: Any, tmp_path: Path, tree: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(tree / "hopper.jpg", "a.jpg")
+    memory.pipe_file("/in/x.zip", (tmp_path / "x.zip").read_bytes())
+    for chain in (f"zip://a.jpg::{tmp_path}/x.zip", "zip://a.jpg::memory://in/x.zip"):
+        assert storage.gather([chain]) == [chain]
+        assert storage.open_picture(chain).read() == (tree / "hopper.jpg").read_bytes()
 
 
 def test_pictures_by_url_fail_as_files_do(memory: Any) -> None:

@@ -60,3 +60,37 @@ def test_csv_disarms_formulas_in_text_only(tmp_path: Path, start: str) -> None:
 def test_csv_writes_names_that_are_not_unicode(tmp_path: Path) -> None:
     tables.write_csv([tables.failure("\udce9.jpg", "no such file")], tmp_path / "t.csv")
     assert r"\udce9.jpg" in (tmp_path / "t.csv").read_text("utf-8")
+
+
+@pytest.mark.parametrize("kind", tables.FORMATS)
+def test_a_whole_table_is_written_in_any_format(tmp_path: Path, kind: str) -> None:
+    rows = tables.rows(Reading("a.jpg", 100, 80, (face(), face())))
+    path = tables.write(rows, kind, tmp_path)
+    assert path == tmp_path / f"faces.{kind}"
+    if kind == "csv":
+        tables.write_csv(rows, tmp_path / "t.csv")
+        assert path.read_bytes() == (tmp_path / "t.csv").read_bytes()
+    elif kind == "jsonl":
+        assert [json.loads(line) for line in path.read_text().splitlines()] == [dict(row) for row in rows]
+    else:
+        import pyarrow.parquet
+
+        assert pyarrow.parquet.read_table(path).to_pylist() == [dict(row) for row in rows]
+
+
+@pytest.mark.parametrize("kind", tables.FORMATS)
+def test_the_checksum_tells_a_table_from_another(tmp_path: Path, kind: str) -> None:
+    def written(name: str, sources: str) -> tuple[Path, int]:
+        (tmp_path / name).mkdir()
+        sink = tables.open_sink(kind, tmp_path / name)
+        for source in sources:
+            sink.add([tables.failure(source, "no such file")])
+            mark = sink.commit()
+        sink.close()
+        return tmp_path / name, mark
+
+    one, mark = written("one", "ab")
+    more, _ = written("more", "abc")
+    other, same = written("other", "ax")
+    assert mark == same
+    assert tables.checksum(kind, one, mark) == tables.checksum(kind, more, mark) != tables.checksum(kind, other, mark)

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 import films
 import mien
 from films import Actor
-from mien import images
+from mien import images, tables
 from mien.errors import UsageError
 from mien.expressions import EXPRESSIONS
 from mien.faces.detect import Detection
 from mien.faces.mtcnn import Mtcnn
 from mien.faces.track import Tracker
-from mien.tracking import Cuts, Follower, FrameReading, Smoothing, distinct, refine_nearby
+from mien.tracking import Cuts, Follower, FrameReading, Smoothing, TrackedFace, distinct, refine_nearby
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
 
@@ -164,7 +164,53 @@ def test_full_detections_are_rare_while_faces_are_seen(tiny_model: Path, two) ->
     follower = Follower(mien.Reader(tiny_model, detector=detector), detect_every=10)
     readings = play(follower, [Actor(*two[0], lambda t: (100 + 90 * t, 60, 1.0))], seconds=2)
     assert all(len(reading) == 1 for reading in readings) and len(readings) == 30
-    assert detector.count == 3
+    assert detector.count == 5  # every 0.4 s
+
+
+class Script:
+    """A detector and refiner that sees one face, or none, and notes in which of the frames it looks everywhere."""
+
+    def __init__(self, *, face: bool) -> None:
+        self.frame, self.detected = 0, list[int]()
+        self._found = [Detection((100.0, 100.0, 200.0, 200.0), 1.0, None)] if face else []
+
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        self.detected.append(self.frame)
+        return self._found
+
+    def refine(self, image: np.ndarray, boxes: Sequence[Sequence[float]]) -> list[Detection]:
+        return [Detection(tuple(box), 1.0, None) for box in boxes]
+
+
+@pytest.mark.parametrize("stamps", [1e-9, 1e-3])
+@pytest.mark.parametrize(
+    ("rate", "while_seen", "while_missing"),
+    [(60, 10, 3), (30, 10, 3), (25, 10, 3), (24, 10, 3), (15, 6, 2), (10, 4, 1), (5, 2, 1), (1, 1, 1)],
+)
+def test_detections_are_due_by_frames_or_by_time(
+    tiny_model: Path, rate: float, while_seen: int, while_missing: int, stamps: float
+) -> None:
+    """Every that many frames at each frame rate. stamps: what the frames' times are rounded to, s."""
+    image = films.screen([], 0, SIZE)
+    for face, steps in ((True, while_seen), (False, while_missing)):
+        detector = Script(face=face)
+        follower = Follower(mien.Reader(tiny_model, detector=detector))
+        for detector.frame in range(31):
+            time_s = round(detector.frame / rate / stamps) * stamps
+            follower.read(image, frame=detector.frame, time_s=time_s, source="film")
+        assert detector.detected == list(range(0, 31, steps))
+
+
+def test_a_face_that_comes_in_is_seen_at_one_frame_a_second(reader: mien.Reader, two) -> None:
+    """Two people at the sides, the second one there from 2 s to 5 s."""
+    actors = [
+        Actor(*two[0], lambda t: (40, 90, 1.0)),
+        Actor(*two[1], lambda t: (440, 100, 1.0) if 2 <= t < 5 else None),
+    ]
+    follower = Follower(reader)
+    moments = range(7)
+    readings = [follower.read(films.screen(actors, t, SIZE), frame=t, time_s=float(t), source="film") for t in moments]
+    assert [len(reading) for reading in readings] == [1, 1, 2, 2, 2, 1, 1]
 
 
 def test_a_lost_face_is_searched_for(tiny_model: Path, two) -> None:
@@ -217,6 +263,17 @@ def test_smoothing_against_its_definition(series: list[tuple[float, float]], con
             expected = old * expected + (1 - old) * inputs[k]
         assert result["happy"] == pytest.approx(expected, abs=1e-9)
         assert sum(result.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("abstain_below", "answer"), [(0.6, "happy"), (np.nextafter(0.6, 1), "unsure")])
+def test_the_smoothed_answer_abstains_as_the_frames_own(abstain_below: float, answer: str) -> None:
+    """The frame itself says sad. The numbers of the table stay."""
+    smoothed = {**dict.fromkeys(EXPRESSIONS, 0.0), "happy": 0.6, "sad": 0.4}
+    face = TrackedFace((0, 0, 9, 9), None, 1.0, "sad", 1.0, {**smoothed, "sad": 1.0}, 3, smoothed, abstain_below)
+    assert (face.smoothed_expression, face.smoothed_confidence) == (answer, 0.6)
+    (row,) = FrameReading("film", 9, 9, (face,), 0, 0.0).rows()
+    assert (row["expression"], row["smoothed_expression"], row["smoothed_confidence"]) == ("sad", answer, 0.6)
+    assert (row["track"], row["s_happy"], tuple(row)) == (3, 0.6, tables.FRAME_COLUMNS)
 
 
 def test_smoothing_does_not_depend_on_the_frame_rate() -> None:

@@ -2,8 +2,10 @@
 
 import csv
 import itertools
+import json
 import os
 import warnings
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -152,6 +154,66 @@ def test_a_truncated_video_gives_all_there_is_and_says_where_it_ends(tmp_path: P
     assert any(f"it ends at {frames[-1].time_s:.2f} s of the 5.00 s" in problem for problem in video.problems)
 
 
+def test_a_truncated_video_with_sound_is_reported_by_the_files_length(tmp_path: Path) -> None:
+    """Matroska promises no length of the pictures, only one of the file."""
+    whole = films.write(tmp_path / "whole.mp4", numbered(150), rate=30, sound_s=5)
+    path = tmp_path / "v.mkv"
+    with av.open(str(whole)) as film, av.open(str(path), "w") as container:
+        copies = {stream.index: container.add_stream_from_template(stream) for stream in film.streams}
+        packets = [packet for packet in film.demux() if packet.dts is not None]
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            packet.stream = copies[packet.stream_index]
+            container.mux(packet)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with Video(path) as video:
+        frames = list(video.frames())
+    assert len(frames) < 130
+    assert any(f"it ends at {frames[-1].time_s:.2f} s of the 5.0" in problem for problem in video.problems)
+
+
+def test_sound_that_goes_on_after_the_pictures_is_no_damage(tmp_path: Path) -> None:
+    for suffix in ("mkv", "mp4"):
+        path = films.write(tmp_path / f"v.{suffix}", numbered(15), rate=25, sound_s=2.6)
+        with Video(path) as video:
+            assert len(list(video.frames())) == 15 and video.problems == []
+
+
+def test_a_last_frame_that_is_held_is_no_damage(tmp_path: Path) -> None:
+    path = films.write_held(tmp_path / "held.mp4", films.write(tmp_path / "v.mp4", numbered(15), rate=25), seconds=2)
+    with Video(path) as video:
+        assert len(list(video.frames())) == 15
+        assert video.duration_s == pytest.approx(2.56) and video.problems == []
+
+
+@pytest.mark.parametrize("aspect", [Fraction(16, 9), Fraction(1, 2), Fraction(1)])
+def test_frames_are_as_wide_as_they_are_displayed(tmp_path: Path, aspect: Fraction) -> None:
+    """Half of each stored picture is white: half of the displayed one is, too."""
+    image = np.full((240, 240, 3), 40, np.uint8)
+    image[:, :120] = 220
+    path = films.write(tmp_path / "v.mp4", [image] * 2, aspect=aspect)
+    width = round(240 * aspect)
+    with Video(path, max_pixels=240 * width) as video:
+        shown = next(video.frames()).image
+    assert shown.shape == (240, width, 3)
+    assert (shown[120, :, 0] > 128).sum() == pytest.approx(width / 2, abs=1)
+    with pytest.raises(VideoError, match="megapixels a frame"):
+        Video(path, max_pixels=240 * width - 1)
+
+
+def test_boxes_and_the_copy_are_in_displayed_pixels(run, tmp_path: Path, portrait: Actor) -> None:
+    """The portrait is squeezed to half its width, as some cameras store it, and shown as it was."""
+    shown = films.screen([portrait], 0, SIZE)
+    stored = np.asarray(Image.fromarray(shown).resize((SIZE[0] // 2, SIZE[1])))
+    path = films.write(tmp_path / "v.mp4", [stored] * 3, rate=15, aspect=Fraction(2))
+    assert run("read", path, "-o", tmp_path / "out")[0] == 0
+    row = rows(tmp_path / "out" / "faces.csv")[0]
+    x, y, width, height = (float(row[name]) for name in ("x", "y", "width", "height"))
+    assert films.overlap((x, y, x + width, y + height), portrait.face_at(0)) > 0.7
+    with Video(tmp_path / "out" / "annotated.mp4") as copy:
+        height, width = next(copy.frames()).image.shape[:2]
+    assert width / height == SIZE[0] / SIZE[1]
+
+
 @pytest.mark.slow
 def test_no_mutant_hangs_or_escapes(tmp_path: Path) -> None:
     """Bytes changed at random: frames and problems, or a VideoError; never anything else."""
@@ -211,6 +273,11 @@ def test_read_video_is_a_generator_of_tracked_readings(clip: Path, tiny_model: P
     assert [reading.frame for reading in mien.read_video(clip, reader=reader, every=4)] == [0, 4, 8]
     with pytest.raises(UsageError, match="choose one"):
         mien.read_video(clip, reader=reader, every=2, fps=3)
+
+
+def test_read_video_keeps_the_readers_limit(clip: Path, tiny_model: Path) -> None:
+    with pytest.raises(VideoError, match="megapixels a frame"):
+        mien.read_video(clip, reader=mien.Reader(tiny_model, max_pixels=SIZE[0] * SIZE[1] - 1))
 
 
 def test_read_video_warns_of_damage(clip: Path, tiny_model: Path) -> None:
@@ -281,6 +348,152 @@ def test_sound_that_mp4_cannot_carry_goes_into_matroska(run, tmp_path: Path) -> 
     assert (status, errors) == (0, "")
     with av.open(str(tmp_path / "out" / "annotated.mkv")) as copy:
         assert copy.streams.audio[0].codec_context.name == "pcm_s16le"
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("pcm_alaw", "avi"), ("adpcm_ms", "avi"), ("pcm_s8", "mov")])
+def test_sound_that_cannot_be_copied_is_left_out_and_named(
+    run, clip: Path, tmp_path: Path, codec: str, suffix: str
+) -> None:
+    path = films.write(tmp_path / f"v.{suffix}", numbered(6), rate=15, sound_s=0.4, sound=codec)
+    status, printed, errors = run("read", path, clip, "-o", tmp_path / "out")
+    assert status == 1 and errors.startswith(f"mien: {path}: its sound ({codec}) cannot be copied")
+    assert "10 frames" in printed  # of the next video
+    with av.open(str(tmp_path / "out" / "v" / "annotated.mp4")) as copy:
+        assert not copy.streams.audio and copy.streams.video[0].frames == 6
+
+
+def test_damaged_sound_costs_no_picture(tmp_path: Path, tiny_model: Path) -> None:
+    """Bytes of the second half, where the sound lies, are changed at random."""
+    original = films.write(tmp_path / "v.ts", numbered(4), rate=5, sound_s=0.8).read_bytes()
+    random, reader, problems = np.random.default_rng(1), mien.Reader(tiny_model, detector=Still()), []
+    for _ in range(8):
+        data = bytearray(original)
+        for place in random.integers(len(data) // 2, len(data), 12):
+            data[place] = random.integers(0, 256)
+        path = tmp_path / "mutant.ts"
+        path.write_bytes(data)
+        clip = clips.read_clip(path, reader, out=tmp_path)
+        with Video(tmp_path / "annotated.mp4") as copy:
+            assert len(list(copy.frames())) == clip.frames > 0
+        problems += clip.problems
+    assert "its sound is damaged, and the annotated video lacks that part of it" in problems
+
+
+@pytest.mark.parametrize("sound", ["aac", "pcm_s16le"])
+def test_frames_of_the_same_time_are_all_in_the_copy(run, tmp_path: Path, sound: str) -> None:
+    """As a webcam's stamps in whole ms have it. sound: with pcm_s16le the copy is Matroska, which counts in ms, too."""
+    path = films.write_stamped(tmp_path / "v.mkv", numbered(6), [0, 40, 40, 80, 80, 120])
+    heard = films.write(tmp_path / "sound.mkv", numbered(6), sound_s=0.2, sound=sound)
+    both = tmp_path / "both.mkv"
+    with av.open(str(path)) as film, av.open(str(heard)) as tone, av.open(str(both), "w") as container:
+        sources = (film.streams.video[0], tone.streams.audio[0])
+        copies = [container.add_stream_from_template(stream, opaque=True) for stream in sources]
+        for stream, copied in zip(sources, copies, strict=True):
+            for packet in stream.container.demux(stream):
+                if packet.dts is not None:
+                    packet.stream = copied
+                    container.mux(packet)
+    with Video(both) as video:
+        assert [frame.time_s for frame in video.frames()] == [0, 0.04, 0.04, 0.08, 0.08, 0.12]
+    status, _, errors = run("read", both, "-o", tmp_path / "out")
+    assert (status, errors) == (0, "")
+    with Video(next((tmp_path / "out").glob("annotated.*"))) as copy:
+        times = [frame.time_s for frame in copy.frames()]
+    assert times == pytest.approx([0, 0.04, 0.04, 0.08, 0.08, 0.12], abs=2e-3)
+
+
+@pytest.mark.parametrize("name", ["annotated.mp4", "annotated.mkv"])
+@pytest.mark.parametrize("annotate", ["--annotate", "--no-annotate"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_video_is_not_replaced_by_what_is_read_of_it(
+    run, clip: Path, tmp_path: Path, name: str, annotate: str, linked: bool
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    source = clip.rename(out / name)
+    before = source.read_bytes()
+    if linked:
+        (tmp_path / "link.mp4").symlink_to(source)
+    status, _, errors = run("read", tmp_path / "link.mp4" if linked else source, "-o", out, "--every", 5, annotate)
+    assert status == 2 and f"it is {name} in {out}" in errors and "choose another folder" in errors
+    assert source.read_bytes() == before and [path.name for path in out.iterdir()] == [name]
+
+
+def test_a_video_is_not_replaced_by_what_is_read_of_another(run, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / clip.stem).mkdir(parents=True)
+    other = out / clip.stem / "annotated.mp4"
+    other.write_bytes(clip.read_bytes())
+    status, _, errors = run("read", clip, other, "-o", out, "--every", 5)
+    assert status == 2 and f"{other} would be replaced" in errors
+    assert other.read_bytes() == clip.read_bytes() and list(out.iterdir()) == [other.parent]
+
+
+def test_a_folder_jobs_table_is_not_replaced(run, clip: Path, tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(numbered(1)[0]).save(tmp_path / "pictures" / "a.png")
+    out = tmp_path / "out"
+    assert run("read", tmp_path / "pictures", "-o", out, "--workers", 1)[0] == 0
+    before = (out / "faces.csv").read_bytes()
+    with pytest.raises(UsageError, match=f"{out} holds the table of a folder job.* choose another"):
+        clips.read_clip(clip, mien.Reader(tiny_model), out=out)
+    assert (out / "faces.csv").read_bytes() == before and not (out / "annotated.mp4").exists()
+
+
+@pytest.mark.parametrize("name", ["annotated.mp4", "timeline-1.png"])
+def test_a_folder_where_a_file_goes_is_named(run, clip: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "out" / name).mkdir(parents=True)
+    status, _, errors = run("read", clip, "-o", tmp_path / "out")
+    assert status == 2 and errors == (
+        f"mien: {tmp_path / 'out' / name} is a folder, but a file of that name goes there; choose another for -o\n"
+    )
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+
+
+def test_what_an_earlier_video_left_is_removed(run, clip: Path, tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere.mp4"
+    out.mkdir()
+    elsewhere.write_text("not in the folder")
+    (out / "annotated.mp4").symlink_to(elsewhere)
+    own = {"annotated.mkv", "timeline-2.png", "timeline-10.png"}
+    others = {"timeline-2-mine.png", "timeline-.png", "my-annotated.mkv", "notes.txt"}
+    for name in own | others:
+        (out / name).write_text("earlier")
+    assert run("read", clip, "-o", out)[0] == 0
+    now = {"annotated.mp4", "faces.csv", "timeline-1.png", "tracks.csv"}
+    assert {path.name for path in out.iterdir()} == others | now
+    assert elsewhere.read_text() == "not in the folder" and not (out / "annotated.mp4").is_symlink()
+
+
+def test_a_bad_video_or_option_removes_nothing(run, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_text("no video")
+    (tmp_path / "timeline-2.png").write_text("earlier")
+    assert run("read", tmp_path / "bad.mp4", "-o", tmp_path)[0] == 1
+    assert run("read", clip, "-o", tmp_path, "--format", "xlsx")[0] == 2
+    assert (tmp_path / "timeline-2.png").exists()
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_unsure_faces_are_unsure_everywhere(run, clip: Path, tmp_path: Path, format: str) -> None:
+    """The tiny model is never certain."""
+    arguments = ["read", clip, "-o", tmp_path, "--no-annotate", "--format", format, "--abstain-below", 1]
+    status, printed, _ = run(*arguments)
+    assert status == 0 and "unsure" in printed
+    path = tmp_path / f"faces.{format}"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    table = rows(path) if format == "csv" else [json.loads(line) for line in lines]
+    assert len(table) == 10
+    for row in table:
+        assert (row["expression"], row["smoothed_expression"]) == ("unsure", "unsure")
+        assert float(row["smoothed_confidence"]) == max(float(row[f"s_{name}"]) for name in mien.EXPRESSIONS)
+    (track,) = rows(tmp_path / "tracks.csv")
+    assert (track["expression"], float(track["share"])) == ("unsure", 1.0)
+
+
+def test_the_copy_shows_unsure_faces_as_such(clip: Path, tiny_model: Path) -> None:
+    reading = next(mien.read_video(clip, reader=mien.Reader(tiny_model, min_face=60, abstain_below=1)))
+    (drawn,), (face,) = clips.smoothed(reading).faces, reading.tracked
+    assert (drawn.expression, drawn.confidence) == ("unsure", max(face.smoothed.values()))
 
 
 def test_options_of_reading_a_video(run, clip: Path, tmp_path: Path) -> None:

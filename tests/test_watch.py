@@ -32,7 +32,7 @@ def test_every_frame_is_read_and_paced(clip: Path, reader: mien.Reader) -> None:
     ticks = iter(number / 20 for number in range(100))
     with Video(clip) as source:
         seen = list(watch.watch(source, reader, clock=lambda: next(ticks)))
-    assert [len(reading) for reading, _ in seen] == [0] * 6 + [1] * 4  # it is searched for in every third
+    assert [len(reading) for reading, _ in seen] == [0] * 5 + [1] * 5  # at 10 frames/s it is searched for in each
     assert [pace for _, pace in seen] == pytest.approx([20] * 10)
 
 
@@ -62,7 +62,7 @@ def test_from_the_command_line(clip: Path, tiny_model: Path, capsys: pytest.Capt
         cli.main(["watch", "--camera", str(clip), "--model", str(tiny_model), "--min-face", "60"])
     assert not exit.value.code
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "0.00 s: no face" and lines[1].startswith("0.60 s: face 1 ") and lines[-1] == "10 frames read"
+    assert lines[0] == "0.00 s: no face" and lines[1].startswith("0.50 s: face 1 ") and lines[-1] == "10 frames read"
 
 
 def test_ctrl_c_stops_cleanly(clip: Path, reader: mien.Reader, monkeypatch: pytest.MonkeyPatch) -> None:

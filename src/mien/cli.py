@@ -3,6 +3,8 @@
 Exit status: 0 all read, 1 some failed, 2 wrong usage.
 """
 
+import contextlib
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -11,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import mien
-from mien import images, storage
+from mien import images, storage, terminal
 from mien.errors import ImageError, MienError, ModelError, UsageError
 from mien.faces.detect import MIN_FACE, NAMES
 from mien.pace import SMOOTHING_S, Pace
+from mien.terminal import complain, printable
 from mien.worker import Settings
 
 if TYPE_CHECKING:
@@ -26,15 +29,20 @@ _EPILOG = "An expression is what a face shows, not what a person feels."
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line on `arguments` (default: the process's) and exit."""
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that this one starts import nothing from the current folder
+    terminal.spell_out_what_cannot_be_encoded()
+    terminal.quieten_pillow()
     try:
         application()(arguments, prog_name="mien")
     except MienError as error:
-        _complain(str(error))
+        complain(str(error))
         sys.exit(2 if isinstance(error, UsageError | ModelError) else 1)
-    except OSError as error:  # a full disk, a folder where a file should go
-        if error.filename is None:
-            raise
-        _complain(f"{error.filename}: {error.strerror}")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.filename is None:  # writing to a full disk says no name
+            complain(f"{reason}: check that there is space left where -o writes, and run the same command again")
+        else:  # a folder where a file should go
+            complain(f"{error.filename}: {reason}")
         sys.exit(1)
 
 
@@ -86,16 +94,19 @@ def read(
         Path | None, typer.Option(metavar="FILE", help="An .onnx file that mien exported, instead of the bundled one.")
     ] = None,
     min_face: Annotated[float, typer.Option(metavar="PX", help="The shortest face side to look for.")] = MIN_FACE,
-    threads: Annotated[int, typer.Option(min=1, help="Threads for each network.")] = 1,
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Threads for each network; a folder's or list's job has one in each of its --workers."
+        ),
+    ] = 1,
     abstain_below: Annotated[
         float,
         typer.Option(
             min=0, max=1, metavar="P", help="Call a face unsure when its likeliest expression is less probable."
         ),
     ] = 0.0,
-    format: Annotated[
-        str, typer.Option(metavar="csv|jsonl|parquet", help="Of a folder's or list's table, written with -o.")
-    ] = "csv",
+    format: Annotated[str, typer.Option(metavar="csv|jsonl|parquet", help="Of the table that -o writes.")] = "csv",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Reading processes for a folder or list; default: one for each core.")
     ] = None,
@@ -119,9 +130,13 @@ def read(
     --engine ray the paths and DIR may be URLs (s3://, gs://, hdfs:// ...) that fsspec has a driver for.
     A video gives tables of its frames and its tracks, a timeline of each track and an annotated copy with its sound.
     """
+    from mien import tables
     from mien.reader import Reader
 
+    tables.check_format(format)
     folder = _place(out, engine=engine, address=address)
+    if folder:
+        _refuse_an_input(tables.place(format, folder), paths)
     if engine == "ray":
         settings = Settings(None if model is None else str(model), detector, min_face, abstain_below)
         if not _read_on_ray(paths, out, settings=settings, format=format, workers=workers, address=address, json=json):
@@ -139,7 +154,7 @@ def read(
         good = _read_folder(pictures, folder, settings=settings, format=format, workers=workers, json=json)
     else:
         reader = Reader(model, detector=detector, min_face=min_face, threads=threads, abstain_below=abstain_below)
-        good = _read_all(pictures, reader, out=folder, json=json)
+        good = _read_all(pictures, reader, out=folder, format=format, json=json)
     if not good:
         raise typer.Exit(1)
 
@@ -171,7 +186,7 @@ def demo(
     from mien.demo import photograph
     from mien.reader import Reader
 
-    _read_all([photograph()], Reader(), out=out, json=False)
+    _read_all([photograph()], Reader(), out=out, format="csv", json=False)
 
 
 def _read_folder(
@@ -197,7 +212,19 @@ def _place(out: str | None, *, engine: str, address: str | None) -> Path | None:
         raise UsageError(f"--address {address} is a Ray cluster's: add --engine ray")
     if engine == "local" and storage.is_url(out or ""):
         raise UsageError(f"-o {out} is a URL: add --engine ray, or name a folder")
+    if out == "":
+        raise UsageError("-o is empty: name a folder, . for the current one")
     return None if out is None else Path(out)
+
+
+def _refuse_an_input(table: Path, paths: list[str]) -> None:
+    """Raises UsageError where writing the table would destroy one of the paths that are to be read."""
+    for path in paths:
+        with contextlib.suppress(OSError):  # one of them is not there
+            if table.samefile(path):
+                raise UsageError(
+                    f"{path} is to be read, but -o would write its table there: choose another folder for -o"
+                )
 
 
 def _read_on_ray(
@@ -246,43 +273,50 @@ def _read_videos(
         raise typer.Exit(130) from None
 
 
-def _read_all(pictures: list[Path], reader: "Reader", *, out: Path | None, json: bool) -> bool:
+def _read_all(pictures: list[Path], reader: "Reader", *, out: Path | None, format: str, json: bool) -> bool:
     """Read, print and write everything; whether all could be read."""
-    from mien import draw, tables
+    from mien import draw, jobs, tables
 
+    if out:
+        jobs.refuse_a_jobs_folder(out)
     copies = draw.copy_paths(pictures, _folder(out)) if out else [None] * len(pictures)
     table: list[tables.Row] = []
     written: list[Path] = []
     failed = 0
     for path, copy in zip(pictures, copies, strict=True):
         try:
-            reading = _read_one(path, reader, copy)
-        except ImageError as error:
+            reading, copied = _read_one(path, reader, copy)
+        except (ImageError, UsageError) as error:  # a folder, a video or a URL in a list is that row's error
             failed += 1
             table.append(tables.failure(str(path), str(error).removeprefix(f"{path}: ")))
-            _complain(str(error))
+            complain(str(error))
             continue
         table += tables.rows(reading)
-        written += [copy] if copy else []
+        written += [copied] if copied else []
         if not json:
             _show(reading)
     if out:
-        tables.write_csv(table, out / "faces.csv")
-        _say(f"wrote {out / 'faces.csv'}", *(f"wrote {copy}" for copy in written), quiet=json)
+        _say(f"wrote {tables.write(table, format, out)}", *(f"wrote {copy}" for copy in written), quiet=json)
     if json:
         print(tables.to_json(table))
     return not failed
 
 
-def _read_one(path: Path, reader: "Reader", copy: Path | None) -> "Reading":
-    """The reading of one file; with `copy`, its annotated copy is written there."""
+def _read_one(path: Path, reader: "Reader", copy: Path | None) -> "tuple[Reading, Path | None]":
+    """The reading of one file; with `copy`, its annotated copy is written there, or where `draw.save` says."""
     from mien import draw
 
     pixels = images.load(path, max_pixels=reader.max_pixels)
     reading = reader.read(pixels, source=str(path))
-    if copy:
-        draw.save(draw.annotate(pixels, reading), copy)
-    return reading
+    if copy is None:
+        return reading, None
+    try:
+        return reading, draw.save(draw.annotate(pixels, reading), copy)
+    except OSError as error:  # one picture's copy is no reason to lose the others'
+        reason = error.strerror or error
+        raise ImageError(
+            f"{path}: its copy {copy} cannot be written ({reason}); check that folder or choose another -o"
+        ) from None
 
 
 def _folder(path: Path) -> Path:
@@ -299,9 +333,9 @@ def _show(reading: "Reading") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    title = f"{_printable(reading.source)}  {reading.width} x {reading.height} px"
+    title = f"{printable(reading.source)}  {reading.width} x {reading.height} px"
     if not reading.faces:
-        print(f"{title}  {_printable(reading.status)}")  # plain: rich would break a long path
+        print(f"{title}  {printable(reading.status)}")  # plain: rich would break a long path
         return
     table = Table(title=Text(title), title_justify="left", title_style="bold")
     for name in ("face", "expression", "next likeliest", "at x, y", "size", "score"):
@@ -326,13 +360,4 @@ def _cells(face: "Face") -> list[str]:
 
 def _say(*lines: str, quiet: bool) -> None:
     for line in lines if not quiet else ():
-        print(_printable(line))
-
-
-def _complain(text: str) -> None:
-    print(f"mien: {_printable(text)}", file=sys.stderr)
-
-
-def _printable(text: str) -> str:
-    """The text with whatever would steer or break a terminal (in a file's name, say) spelt out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        print(printable(line))

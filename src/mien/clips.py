@@ -1,25 +1,32 @@
 """One video read into a folder: a table of its frames, one of its tracks, a timeline of each, and the annotated video.
 
 Everything is written as it comes. What grows with the video's length is the files, and a few numbers for each track.
+Boxes and the annotated video are in displayed pixels, see `mien.video`.
 """
 
+import os
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mien import draw, tables, timeline
+from mien import draw, jobs, tables, timeline
+from mien.errors import UsageError
 from mien.pace import ALL_FRAMES, Pace
-from mien.reader import Reader
+from mien.reader import UNSURE, Reader
 from mien.tracking import Follower, FrameReading, TrackedFace
 from mien.video import AnnotatedVideo, Frame, Video
 
 SHORTEST_TIMELINE = 2  # frames
+WRITTEN = ("annotated.mp4", "annotated.mkv", "tracks.csv")  # besides the table of the frames and the timelines
+TIMELINE = re.compile(r"timeline-[1-9][0-9]*\.png")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """How a video was read. frames: that were read; tracks: a row of tracks.csv each; problems: where it is damaged."""
+    """How a video was read. frames: that were read; tracks: a row of tracks.csv each; problems: where it is damaged, and
+    what of it the annotated video lacks."""
 
     frames: int
     tracks: tuple[tables.Row, ...]
@@ -34,7 +41,7 @@ class TrackSummary:
         self._first_s = self._last_s = reading.time_s
         self.frames = 0
         self._sums = dict.fromkeys(names, 0.0)
-        self._dominated = dict.fromkeys(names, 0)
+        self._dominated = dict.fromkeys((*names, UNSURE), 0)
         self.strip = timeline.Strip(names, reading.time_s)
 
     def add(self, reading: FrameReading, face: TrackedFace) -> None:
@@ -47,7 +54,8 @@ class TrackSummary:
         self.strip.add(reading.time_s, face.smoothed)
 
     def row(self, source: str) -> tables.Row:
-        """Under `tables.TRACK_COLUMNS`. share: of the frames in which the dominant expression was the likeliest."""
+        """Under `tables.TRACK_COLUMNS`. expression: the commonest answer, perhaps "unsure"; share: of the frames
+        with that answer."""
         dominant = max(self._dominated, key=self._dominated.__getitem__)
         row: tables.Row = {
             "source": source,
@@ -106,16 +114,20 @@ def read_clip(
     """Read a video; with the folder `out`, write faces.csv (or .jsonl, .parquet), tracks.csv, timeline-N.png and
     annotated.mp4 (left out without `annotated`) there.
 
-    Only the frames that `pace` picks are in the annotated video. progress: called with the number
-    of the frame and how many the header promises. Raises VideoError and UsageError.
+    What an earlier video left in `out` under these names is removed first. Only the frames that `pace` picks are in the
+    annotated video. progress: called with the number of the frame and how many the header promises. Raises VideoError
+    for what is no video, and UsageError where the video itself, a folder or a folder job is in the way in `out` (see
+    `check_place`).
     """
+    if out:
+        check_place(path, out)
     follower = Follower(reader, smoothing=pace.smoothing)
     summaries = Summaries(reader.classifier.card.head().labels, out)
     count = 0
     with ExitStack() as stack:
         video = stack.enter_context(Video(path, max_pixels=reader.max_pixels))
         frames = video.frames(pace)
-        outputs = _outputs(stack, video, out, format=format, annotated=annotated) if out else []
+        outputs, lacks = _outputs(stack, video, out, format=format, annotated=annotated) if out else ([], [])
         for frame in frames:
             reading = follower.read(frame.image, frame=frame.number, time_s=frame.time_s, source=str(path))
             count += 1
@@ -127,16 +139,36 @@ def read_clip(
     tracks = summaries.finish(str(path))
     if out:
         tables.write_csv(tracks, out / "tracks.csv", columns=tables.TRACK_COLUMNS)
-    return Clip(count, tracks, tuple(video.problems))
+    return Clip(count, tracks, (*video.problems, *lacks))
+
+
+def check_place(path: Path, out: Path) -> None:
+    """Raises UsageError where writing into `out` would destroy the video at `path` or a folder job's table, or where a
+    folder has the name of a file that goes there. Whatever else `_earlier` names is mien's own to replace."""
+    jobs.refuse_a_jobs_folder(out)
+    for file in _earlier(out):
+        if file.is_dir():
+            raise UsageError(f"{file} is a folder, but a file of that name goes there; choose another for -o")
+        if file.exists() and path.exists() and file.samefile(path):
+            raise UsageError(f"{path} would be replaced: it is {file.name} in {out}; choose another folder for -o")
+
+
+def _earlier(out: Path) -> list[Path]:
+    """What lies in `out` under a name that a video's files have, tables of frames aside: they are replaced anyway."""
+    named = [*(out / name for name in WRITTEN), *out.glob("timeline-*.png")]
+    return [file for file in named if os.path.lexists(file) and (file.name in WRITTEN or TIMELINE.fullmatch(file.name))]
 
 
 def _outputs(
     stack: ExitStack, video: Video, out: Path, *, format: str, annotated: bool
-) -> list[Callable[[Frame, FrameReading], None]]:
-    """What to call with each frame and its reading: the table's sink, and the annotated video. The stack closes them."""
+) -> tuple[list[Callable[[Frame, FrameReading], None]], list[str]]:
+    """What to call with each frame and its reading: the table's sink, and the annotated video; and what that lacks of
+    the video. The stack closes them."""
     sink = tables.open_sink(format, out, columns=tables.FRAME_COLUMNS)
     stack.callback(sink.close)
     stack.callback(sink.commit)
+    for file in _earlier(out):
+        file.unlink()
 
     def write_rows(frame: Frame, reading: FrameReading) -> None:
         sink.add(reading.rows())
@@ -144,10 +176,14 @@ def _outputs(
             sink.commit()
 
     if not annotated:
-        return [write_rows]
+        return [write_rows], []
     copy = AnnotatedVideo(out, video)
     stack.callback(copy.close)
-    return [write_rows, lambda frame, reading: copy.write(draw.annotate(frame.image, smoothed(reading)), frame.time_s)]
+
+    def draw_faces(frame: Frame, reading: FrameReading) -> None:
+        copy.write(draw.annotate(frame.image, smoothed(reading)), frame.time_s)
+
+    return [write_rows, draw_faces], copy.problems
 
 
 def smoothed(reading: FrameReading) -> FrameReading:
@@ -156,7 +192,7 @@ def smoothed(reading: FrameReading) -> FrameReading:
         replace(
             face,
             expression=face.smoothed_expression,
-            confidence=face.smoothed[face.smoothed_expression],
+            confidence=face.smoothed_confidence,
             probabilities=face.smoothed,
         )
         for face in reading.tracked

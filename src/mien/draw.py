@@ -5,6 +5,7 @@ size. Pixels are all that a copy carries: no EXIF, no position.
 """
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from mien.reader import Face, Reading
 
 SMALLEST_SIDE = 600  # px: a smaller picture is enlarged by a whole factor until its shorter side reaches this
 LARGEST_FACTOR = 8
+LARGEST_SIDE = 16_000  # px: a picture is not enlarged beyond this
+JPEG_SIDE = 65_500  # px: libjpeg's JPEG_MAX_DIMENSION (jmorecfg.h)
+NAME_BYTES = 255  # of a file's name on the usual file systems
 SMALLEST_TYPE = 11  # px
 JPEG_QUALITY = 92
 GAP, BAR, PERCENT, ROW = 0.4, 3.2, 2.9, 1.3  # of the panel, in multiples of the type's size
@@ -71,25 +75,30 @@ def annotate(image: np.ndarray, reading: Reading) -> Image.Image:
 
 
 def enlargement(width: int, height: int) -> int:
-    """By how much the copy is larger than the picture: 1 from SMALLEST_SIDE on."""
-    return min(LARGEST_FACTOR, max(1, math.ceil(SMALLEST_SIDE / min(width, height))))
+    """By how much the copy is larger than the picture: 1 from SMALLEST_SIDE on, and where LARGEST_SIDE forbids more."""
+    wanted = math.ceil(SMALLEST_SIDE / min(width, height))
+    return max(1, min(LARGEST_FACTOR, wanted, LARGEST_SIDE // max(width, height)))
 
 
-def save(picture: Image.Image, path: Path) -> None:
-    """Write a copy as its suffix says: .jpg or .png."""
+def save(picture: Image.Image, path: Path) -> Path:
+    """Write a copy as its suffix says: .jpg or .png. What is too long for a JPEG becomes NAME.jpg.png. Gives the path."""
+    if max(picture.size) > JPEG_SIDE and path.suffix == ".jpg":
+        path = path.with_name(f"{path.name}.png")
     picture.save(path, quality=JPEG_QUALITY)  # PNG has no quality and ignores it
+    return path
 
 
 def copy_paths(sources: Iterable[Path], folder: Path) -> list[Path]:
     """A path in `folder` for the annotated copy of each source: no two alike, none of them a source.
 
-    JPEGs stay JPEGs, everything else becomes PNG. Names are compared without case, as some file systems do.
+    JPEGs stay JPEGs, everything else becomes PNG. Names are compared without case, as some file systems do. A long name
+    is cut.
     """
     sources = list(sources)
-    taken = {str(source.resolve()).lower() for source in sources}
+    taken = {os.path.realpath(source).lower() for source in sources}
     paths = []
     for source in sources:
-        path = _free_path(source, folder.resolve(), taken)
+        path = _free_path(source, Path(os.path.realpath(folder)), taken)
         taken.add(str(path).lower())
         paths.append(folder / path.name)
     return paths
@@ -97,11 +106,18 @@ def copy_paths(sources: Iterable[Path], folder: Path) -> list[Path]:
 
 def _free_path(source: Path, folder: Path, taken: set[str]) -> Path:
     suffix = ".jpg" if source.suffix.lower() in (".jpg", ".jpeg", ".jfif") else ".png"
-    path, number = folder / f"{source.stem}-mien{suffix}", 1
-    while str(path).lower() in taken:
+    path, number = folder / _name(source.stem, f"-mien{suffix}"), 1
+    while {str(path).lower(), f"{path}.png".lower()} & taken:  # `save` may append .png
         number += 1
-        path = folder / f"{source.stem}-mien-{number}{suffix}"
+        path = folder / _name(source.stem, f"-mien-{number}{suffix}")
     return path
+
+
+def _name(stem: str, ending: str) -> str:
+    """Both together, the stem cut so that a file may be called so, and .png appended."""
+    while len(os.fsencode(f"{stem}{ending}.png")) > NAME_BYTES:
+        stem = stem[:-1]
+    return f"{stem}{ending}"
 
 
 def _place(face: Face, factor: int) -> Rectangle:

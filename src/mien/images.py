@@ -91,14 +91,25 @@ def name_of(source: Source) -> str:
 
 
 def refuse_what_is_no_picture(source: str | Path) -> None:
-    """Raise UsageError, naming what to call, when a path is a URL, a folder or a video."""
+    """Raise UsageError, naming what to call, when a path is empty, a URL, a folder or a video; ImageError for a folder
+    that cannot be opened."""
     text = str(source)
-    if _URL.match(text):
+    if not text:
+        raise UsageError("the path is empty: expected a picture's, a folder's or a list's")
+    if (found := _URL.match(text)) and not is_folder(found[0]):  # a folder may be called photos:
         raise UsageError(f"{text}: mien never fetches from the network; download the picture and pass its path")
     if is_folder(source):
+        _open_folder(source)
         raise UsageError(f"{text} is a folder: call mien.read_folder, or `mien read {text} -o OUT` in a terminal")
     if is_video(source):
         raise UsageError(f"{text} is a video: call mien.read_video")
+
+
+def _open_folder(folder: str | Path) -> None:
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise ImageError(f"{folder}: the folder cannot be opened ({error.strerror}), nor what is in it") from None
 
 
 def is_video(path: str | Path) -> bool:
@@ -114,7 +125,8 @@ def stands_for_many(path: str | Path) -> bool:
 def gather(paths: Iterable[str | Path]) -> list[Path]:
     """The pictures that the paths name, each once, in order: a folder stands for those in it, a list for its lines.
 
-    Raises UsageError for a URL or a video, for a folder without pictures and for a list that cannot be understood.
+    Raises UsageError for an empty path, a URL or a video, for a folder without pictures and for a list that cannot be
+    understood.
     """
     found: dict[Path, None] = {}
     for path in paths:
@@ -130,12 +142,18 @@ def gather(paths: Iterable[str | Path]) -> list[Path]:
 
 def in_folder(folder: Path) -> list[Path]:
     """The files with a picture's suffix in `folder` and below, folder by folder, by name; links to folders are not
-    followed, as they may lead in circles.
+    followed, as they may lead in circles. A folder below that cannot be opened is listed itself: whoever reads it says why.
 
-    Raises UsageError when there is none.
+    Raises UsageError when there is none, or `folder` itself cannot be opened.
     """
     found: list[Path] = []
-    for place, folders, names in os.walk(folder):
+
+    def unopened(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise UsageError(f"{folder}: the folder cannot be opened ({error.strerror}); check its permissions")
+        found.append(Path(error.filename))
+
+    for place, folders, names in os.walk(folder, onerror=unopened):
         folders.sort()
         found += [Path(place) / name for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES]
     if not found:
@@ -159,11 +177,21 @@ def in_list(path: Path) -> list[Path]:
 def names_in_list(file: IO[str], path: str | Path) -> list[str]:
     """The names in a list that is open, as they stand there. Raises UsageError as `in_list` does."""
     is_table = Path(path).suffix.lower() == ".csv"
-    names = _column(csv.DictReader(file), path) if is_table else file.read().splitlines()
+    names = _names_in_table(file, path) if is_table else file.read().splitlines()
     found = [name for name in names if name.strip()]
     if not found:
         raise UsageError(f"{path}: the list names no pictures; expected one path in each line")
     return found
+
+
+def _names_in_table(file: IO[str], path: str | Path) -> list[str]:
+    table = csv.DictReader(file)
+    try:
+        return _column(table, path)
+    except csv.Error as error:  # a cell of more than 131,072 characters, say
+        raise UsageError(
+            f"{path}, line {table.reader.line_num}: {error}; expected a table with one path in each line"
+        ) from None
 
 
 def _column(table: csv.DictReader, path: str | Path) -> list[str]:
@@ -179,7 +207,7 @@ def _column(table: csv.DictReader, path: str | Path) -> list[str]:
 def is_folder(path: str | Path) -> bool:
     """Whether the path names a folder that is there."""
     try:
-        return Path(path).is_dir()
+        return bool(str(path)) and Path(path).is_dir()  # Path("") is the current folder
     except OSError:  # a name too long for the file system, say: opening it gives the reason
         return False
 
@@ -208,7 +236,7 @@ def _from_path(source: str | Path, max_pixels: int) -> np.ndarray:
         with path.open("rb") as file:
             return _from_file(file, str(source), max_pixels)
     except (OSError, ValueError) as error:  # no permission; a NUL byte in the name
-        raise ImageError(f"{source}: cannot be opened ({error})") from None
+        raise ImageError(f"{source}: cannot be opened ({getattr(error, 'strerror', None) or error})") from None
 
 
 def _seekable(file: IO[bytes]) -> IO[bytes]:
@@ -293,6 +321,8 @@ def _rgb(picture: Image.Image, name: str) -> np.ndarray:
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
+    if picture.mode == "La":  # alpha multiplied in already: Pillow converts it to LA alone
+        picture = picture.convert("LA")
     layer = picture.convert("RGBA")
     paper = Image.new("RGBA", layer.size, "white")
     return Image.alpha_composite(paper, layer)

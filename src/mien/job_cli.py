@@ -1,6 +1,5 @@
 """What `mien read` prints of folder jobs and videos, and `mien watch`."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 from mien import jobs
 from mien.errors import VideoError
 from mien.pace import Pace
+from mien.terminal import complain, printable
 from mien.worker import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +31,12 @@ def read_folder(
             pictures, out, settings=settings, format=format, workers=workers, progress=progress, engine=engine
         )
     print(f"{summary.read} read, {summary.no_face} without a face, {summary.failed} failed; {summary.faces} faces")
-    print(f"wrote {summary.out}")
+    print(f"wrote {printable(str(summary.out))}")
+    if summary.failed_before:
+        complain(
+            f"files that failed in an earlier run and were not tried again: {summary.failed_before}; to read them, delete "
+            f"{summary.out} and the journal beside it, or choose another -o"
+        )
     return not summary.failed
 
 
@@ -58,7 +63,7 @@ def progress_bar(unit: str = "files") -> Iterator[Callable[[int, int | None], No
 
 def interrupted(out: Path | str | None) -> None:
     """Say what an interruption left behind."""
-    print("mien: stopped" + (f"; the same command goes on in {out}" if out else ""), file=sys.stderr)
+    complain("stopped" + (f"; the same command goes on in {out}" if out else ""))
 
 
 def read_videos(
@@ -71,15 +76,15 @@ def read_videos(
         try:
             clip = _read_video(path, reader, out=folder, pace=pace, annotated=annotated, format=format)
         except VideoError as error:
-            print(f"mien: {error}", file=sys.stderr)
+            complain(str(error))
             good = False
             continue
         _show_clip(path, clip)
         for problem in clip.problems:
-            print(f"mien: {path}: {problem}", file=sys.stderr)
+            complain(f"{path}: {problem}")
         good &= not clip.problems
         if folder:
-            print(f"wrote {folder}")
+            print(f"wrote {printable(str(folder))}")
     return good
 
 
@@ -93,19 +98,33 @@ def watch(camera: str, reader: "Reader", *, smoothing: float) -> None:
 
 
 def _folders(paths: Sequence[Path], out: Path | None) -> list[Path | None]:
-    """Where each video's files go: into `out` itself, or into a folder in it named like the video."""
+    """Where each video's files go: into `out` itself, or into a folder in it named like the video. Names are compared
+    without case, as some file systems do."""
     if out is None:
         return [None] * len(paths)
-    taken: dict[str, int] = {}
-    folders: list[Path | None] = []
-    for path in paths:
-        number = taken[path.stem] = taken.get(path.stem, 0) + 1
-        name = path.stem if number == 1 else f"{path.stem}-{number}"
-        folders.append(out if len(paths) == 1 else out / name)
+    from mien.clips import check_place
+
+    folders = [out] if len(paths) == 1 else [out / name for name in _names(paths)]
     for folder in folders:
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
-    return folders
+        for path in paths:  # none may be replaced by what is read of another
+            check_place(path, folder)
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    return list(folders)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """A name for each video, no two alike."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for path in paths:
+        name, number = path.stem, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{path.stem}-{number}"
+        taken.add(name.lower())
+        names.append(name)
+    return names
 
 
 def _read_video(path: Path, reader: "Reader", *, out: Path | None, pace: Pace, annotated: bool, format: str) -> "Clip":
@@ -128,7 +147,7 @@ def _show_clip(path: Path, clip: "Clip") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    title = f"{path}  {clip.frames} frames"
+    title = f"{printable(str(path))}  {clip.frames} frames"
     if not clip.tracks:
         print(f"{title}  no face")  # plain: rich would break a long path
         return

@@ -12,7 +12,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
@@ -40,13 +40,14 @@ Result = TypeVar("Result")
 @dataclass(frozen=True)
 class Summary:
     """How a job ended, over all its runs. read, no_face, failed: files; faces: rows with a face; out: the table, a path
-    or a URL."""
+    or a URL; failed_before: of the files asked for, those that an earlier run failed on, which this one left alone."""
 
     read: int
     no_face: int
     failed: int
     faces: int
     out: Path | str
+    failed_before: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,17 @@ class Record(Protocol):
 
 
 class Journal:
-    """The append-only record of one job. Raises UsageError when the folder holds another job or is being written."""
+    """The append-only record of one job. Raises UsageError when the folder holds another job, or a table that is not
+    this job's, or is being written."""
 
     def __init__(self, folder: Path, job: dict[str, Any]) -> None:
         path = folder / JOURNAL
+        if not path.exists() and tables.kept(job["format"], folder):
+            raise UsageError(
+                f"{tables.place(job['format'], folder)} is there already, and no job wrote it: move it away, or choose "
+                "another folder for -o"
+            )
+        self._folder, self._format = folder, job["format"]
         self._file = path.open("a+b")
         self.done: dict[str, Outcome] = {}
         self.mark = 0
@@ -85,7 +93,8 @@ class Journal:
 
     def commit(self, outcomes: Sequence[Outcome], mark: int) -> None:
         """Record that the table holds the rows of `outcomes` up to `mark`."""
-        self._write({"mark": mark, "files": [asdict(outcome) for outcome in outcomes]})
+        check = tables.checksum(self._format, self._folder, mark)
+        self._write({"mark": mark, "check": check, "files": [asdict(outcome) for outcome in outcomes]})
         self.done.update({outcome.source: outcome for outcome in outcomes})
 
     def close(self) -> None:
@@ -102,15 +111,24 @@ class Journal:
         if found != job:
             raise UsageError(f"{path.parent} holds another job ({differences(found, job)}); choose another for -o")
         end, limit = self._file.tell(), tables.kept(job["format"], path.parent)
+        check = None  # of the last commit that is taken up; None also where an earlier mien wrote it
         for line in self._file:
             if not line.endswith(b"\n"):
                 break
-            entry = _parsed(line, path)
-            if entry["mark"] > limit:
+            mark, outcomes, found_check = _commit(line, path)
+            if mark > limit:
                 break
-            end, self.mark = end + len(line), entry["mark"]
-            self.done.update({one["source"]: Outcome(**one) for one in entry["files"]})
+            end, self.mark, check = end + len(line), mark, found_check
+            self.done.update({outcome.source: outcome for outcome in outcomes})
+        self._refuse_another_table(check)
         self._cut(end)
+
+    def _refuse_another_table(self, check: int | None) -> None:
+        if check is not None and check != tables.checksum(self._format, self._folder, self.mark):
+            raise UsageError(
+                f"{tables.place(self._format, self._folder)} is no longer the table that the job in its folder wrote: put "
+                "that back, or choose another folder for -o"
+            )
 
     def _write(self, entry: dict[str, Any]) -> None:
         self._file.write(json.dumps(entry).encode() + b"\n")
@@ -144,12 +162,19 @@ def run(
     journal, sink, table = _opened(out, _job(settings, format), format)
     try:
         left = [str(path) for path in pictures if str(path) not in journal.done]
+        failed = sum(_failed(journal.done.get(str(path))) for path in pictures)
         found = (engine or processes)(left, settings, workers)
         _stream(found, journal, sink, total=len(journal.done) + len(left), progress=progress)
     finally:
         sink.close()
         journal.close()
-    return _summary(journal, table)
+    return replace(_summary(journal, table), failed_before=failed)
+
+
+def refuse_a_jobs_folder(folder: Path) -> None:
+    """Raises UsageError where a job keeps its table: anything else written there would take that table's place."""
+    if (folder / JOURNAL).exists():
+        raise UsageError(f"{folder} holds the table of a folder job, which goes on there: choose another folder for -o")
 
 
 def read_folder(
@@ -299,14 +324,31 @@ def _summary(journal: Record, out: Path | str) -> Summary:
     return Summary(kinds["ok"], kinds["no face"], kinds["error"], faces, out)
 
 
+def _failed(outcome: Outcome | None) -> bool:
+    return outcome is not None and outcome.status.startswith("error")
+
+
 def _parsed(line: bytes, path: Path) -> dict[str, Any]:
     try:
         entry = json.loads(line)
     except ValueError:
         entry = None
     if not isinstance(entry, dict):
-        raise UsageError(f"{path}: not a journal that mien wrote; choose another folder for -o, or delete that file")
+        raise _no_journal(path)
     return entry
+
+
+def _commit(line: bytes, path: Path) -> tuple[int, list[Outcome], int | None]:
+    """The mark, the outcomes and the table's checksum of one line."""
+    entry = _parsed(line, path)
+    try:
+        return int(entry["mark"]), [Outcome(**one) for one in entry["files"]], entry.get("check")
+    except (KeyError, TypeError, ValueError):
+        raise _no_journal(path) from None
+
+
+def _no_journal(path: Path) -> UsageError:
+    return UsageError(f"{path}: not a journal that mien wrote; choose another folder for -o")
 
 
 def differences(found: dict[str, Any], job: dict[str, Any]) -> str:

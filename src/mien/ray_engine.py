@@ -9,6 +9,7 @@ Without an address this starts a Ray of its own for the job: on the loopback add
 shared memory, and Ray's usage reports off.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -19,7 +20,6 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +146,7 @@ def _first(ray: Any, count: int) -> int:
     return max(1, min(count, int(ray.available_resources().get("CPU", 1))))
 
 
-@contextmanager
+@contextlib.contextmanager
 def cluster(address: str | None, workers: int | None, files: int) -> Iterator[Any]:
     """The module ray, joined to the cluster or to one of its own, which ends with the block."""
     ray = _ray(local=address is None)
@@ -177,7 +177,10 @@ def cluster(address: str | None, workers: int | None, files: int) -> Iterator[An
 
 def _join(ray: Any, **options: Any) -> None:
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        # Ray puts the current folder at the front of its workers' import path (ray/_private/worker.py of 2.60, `connect`):
+        # in one of pictures from anywhere, a csv.py would be run. The root holds nobody's modules.
+        with contextlib.chdir(os.sep):
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         where = options["address"]
         raise UsageError(

@@ -24,8 +24,14 @@ def is_url(place: str | Path) -> bool:
 
 
 def protocols(sources: Iterable[str]) -> tuple[str, ...]:
-    """The schemes of the URLs among the sources, each once, sorted."""
-    return tuple(sorted({found[1] for source in sources if (found := _URL.match(source))}))
+    """The schemes of the URLs among the sources, each once, sorted; of a chain (zip://a.jpg::s3://b/c.zip) all parts'."""
+    return tuple(sorted({scheme for source in sources if is_url(source) for scheme in _schemes(source)}))
+
+
+def _schemes(url: str) -> list[str]:
+    """The scheme of each part, as fsspec takes a chain apart: a part may be a scheme alone (simplecache) or a path."""
+    parts = [part.partition("://") for part in url.split("::")]
+    return [before for before, colon, _ in parts if colon or re.fullmatch("[a-z]+", before)]
 
 
 def check_protocols(names: Iterable[str]) -> None:
@@ -181,10 +187,9 @@ def _open_list(url: str) -> IO[str]:
 
 def _at(url: str) -> tuple[Any, str]:
     """fsspec's file system and the path in it. Raises UsageError where there is no driver for the scheme."""
-    found = _URL.match(url)
-    if found is None:
+    if not is_url(url):
         raise UsageError(f"{url} is no URL: expected something like s3://bucket/folder")
-    _driver(found[1])
+    check_protocols(_schemes(url))
     import fsspec
 
     try:
@@ -195,7 +200,7 @@ def _at(url: str) -> tuple[Any, str]:
 
 
 def _driver(protocol: str) -> None:
-    if protocol in _WEB:
+    if protocol.lower() in _WEB:
         raise UsageError(f"{protocol}://: mien never fetches from the web; download the pictures and pass their path")
     try:
         import fsspec

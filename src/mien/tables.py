@@ -7,6 +7,7 @@ with that mark later on forgets whatever came after it. That is all a killed job
 import csv
 import json
 import os
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,6 +39,8 @@ FORMATS: tuple[str, ...] = ("csv", "jsonl", "parquet")
 _INTEGERS = frozenset(("face", "frame", "track"))
 _TEXTS = frozenset(("source", "expression", "smoothed_expression", "status"))
 
+CHECKED = 512  # bytes of a text table that `checksum` covers: the last row, or most of it
+
 _CSV: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
 
 # A spreadsheet takes a cell that starts so for a formula (OWASP, CSV injection).
@@ -66,7 +69,7 @@ def _tracked_row(reading: "FrameReading", face: "TrackedFace") -> Row:
         **_face_row(reading.source, 0, face, reading.status),
         "track": face.track,
         "smoothed_expression": face.smoothed_expression,
-        "smoothed_confidence": round(face.smoothed[face.smoothed_expression], 6),
+        "smoothed_confidence": round(face.smoothed_confidence, 6),
         **{f"s_{name}": round(value, 6) for name, value in face.smoothed.items()},
     }
 
@@ -87,6 +90,17 @@ def write_csv(table: Iterable[Row], path: Path, *, columns: Sequence[str] = COLU
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(_harmless_row(row) for row in table)
+
+
+def write(table: Iterable[Row], kind: str, folder: Path) -> Path:
+    """Write a whole table as `open_sink` lays it out; where it lies."""
+    sink = open_sink(kind, folder)
+    try:
+        sink.add(table)
+        sink.commit()
+    finally:
+        sink.close()
+    return place(kind, folder)
 
 
 class Sink(Protocol):
@@ -129,6 +143,16 @@ def kept(kind: str, folder: Path) -> int:
         return next(number for number in range(len(parts) + 1) if _part(number) not in parts)
     path = place(kind, folder)
     return path.stat().st_size if path.is_file() else 0
+
+
+def checksum(kind: str, folder: Path, mark: int) -> int:
+    """The CRC-32 of what the table holds just before `mark` (a Parquet one's last part), which tells it from another that
+    lies in its place."""
+    if kind == "parquet":
+        return zlib.crc32((place(kind, folder) / _part(mark - 1)).read_bytes())
+    with place(kind, folder).open("rb", buffering=0) as file:
+        file.seek(max(0, mark - CHECKED))
+        return zlib.crc32(file.read(min(mark, CHECKED)))
 
 
 class LineSink:

@@ -1,7 +1,8 @@
 """Frames in their order -> readings whose faces carry a track and smoothed probabilities.
 
-A full detection costs far more than a look at one known place. So the detector runs every few frames; in between its
-O-net refines each track's predicted box, and says by its score when it no longer sees a face there.
+A full detection costs far more than a look at one known place. So the detector runs every few frames, more often where
+few frames a second are read; in between its O-net refines each track's predicted box, and says by its score when it no
+longer sees a face there.
 """
 
 import math
@@ -17,10 +18,14 @@ from mien.faces.detect import Box, Detection
 from mien.faces.mtcnn import suppress
 from mien.faces.track import Tracker
 from mien.pace import SMOOTHING_S
-from mien.reader import Face, Reader, Reading
+from mien.reader import UNSURE, Face, Reader, Reading
 
-DETECT_EVERY = 10  # frames: a face that comes in is seen a third of a second later at the latest, at 30 frames/s
-SEARCH_EVERY = 3  # frames, while a face is missing or there is none
+# A full detection is due after so many frames or so many seconds, whichever comes first: a face that comes in is seen
+# after a third of a second at 30 frames/s, and never more than DETECT_S and a frame later. From 24 frames/s on the frames
+# decide.
+DETECT_EVERY, DETECT_S = 10, 0.4
+SEARCH_EVERY, SEARCH_S = 3, 0.1  # while a face is missing or there is none
+ROUNDING_S = 1e-3  # of the times in a Matroska file, whole ms
 # O-net on boxes that a track predicts. On the portraits of tests/test_tracking.py a face that is there scores 0.97 and
 # more, the place it has left under 0.5; below SURE the detector is asked.
 SURE = 0.85
@@ -39,16 +44,23 @@ class TrackedFace(Face):
     """A face of a video.
 
     track: its number, the same from frame to frame. smoothed: its probabilities after causal smoothing; `expression`,
-    `confidence` and `probabilities` are this frame's own.
+    `confidence` and `probabilities` are this frame's own. abstain_below: the reader's, 0-1.
     """
 
     track: int
     smoothed: dict[str, float]
+    abstain_below: float = 0.0
 
     @property
     def smoothed_expression(self) -> str:
-        """The likeliest after smoothing."""
-        return max(self.smoothed, key=self.smoothed.__getitem__)
+        """The likeliest after smoothing, or "unsure" where the reader abstains."""
+        likeliest = max(self.smoothed, key=self.smoothed.__getitem__)
+        return UNSURE if self.smoothed_confidence < self.abstain_below else likeliest
+
+    @property
+    def smoothed_confidence(self) -> float:
+        """The smoothed probability of the likeliest expression, also of an "unsure" face, 0-1."""
+        return max(self.smoothed.values())
 
 
 @dataclass(frozen=True)
@@ -86,8 +98,8 @@ class Follower:
         detect_every: int = DETECT_EVERY,
         tracker: Tracker | None = None,
     ) -> None:
-        """smoothing: time constant in s, 0 for none. detect_every: frames between two full detections; 1 detects in
-        each. Raises UsageError for values out of range."""
+        """smoothing: time constant in s, 0 for none. detect_every: frames between two full detections, fewer where that
+        would be longer than `DETECT_S`; 1 detects in each. Raises UsageError for values out of range."""
         if not smoothing >= 0 or detect_every < 1:
             raise UsageError(
                 f"smoothing is {smoothing} s and detect_every is {detect_every}: expected at least 0 and at least 1"
@@ -98,6 +110,7 @@ class Follower:
         self._tracker = tracker or Tracker()
         self._cuts = Cuts()
         self._since_detection = self._detect_every  # frames
+        self._detected_s = -math.inf  # of the frame of the last full detection
         self._last_s = -math.inf  # of the last frame
         self._missing = False  # whether a face that should be there was not found in the last frame
         self.ended: list[int] = []  # tracks that the last frame gave up: nothing more will come of them
@@ -115,7 +128,12 @@ class Follower:
         self._last_s = time_s
         self._missing = not found or bool(self._tracker.lost(time_s))
         faces = [
-            TrackedFace(**vars(face), track=track, smoothed=self._smoothing.add(track, face.probabilities, time_s))
+            TrackedFace(
+                **vars(face),
+                track=track,
+                smoothed=self._smoothing.add(track, face.probabilities, time_s),
+                abstain_below=self._reader.abstain_below,
+            )
             for face, track in zip(self._reader.classify(image, found), numbers, strict=True)
         ]
         self._smoothing.forget(self.ended)
@@ -127,15 +145,19 @@ class Follower:
         """The faces of this frame: by O-net where they are predicted, by the whole detector when that is due."""
         detector = self._reader.detector
         self._since_detection += 1
-        due = SEARCH_EVERY if self._missing else self._detect_every
-        if self._since_detection < due and isinstance(detector, Refiner):
+        if not self._due(time_s) and isinstance(detector, Refiner):
             going, coasting = self._predicted(time_s)
             followed = refine_nearby(detector, image, going)
             if all(one.score >= SURE for one in followed):
                 back = [one for one in refine_nearby(detector, image, coasting) if one.score >= SURE]
                 return distinct(followed + back)
-        self._since_detection = 0
+        self._since_detection, self._detected_s = 0, time_s
         return detector.detect(image)
+
+    def _due(self, time_s: float) -> bool:
+        """Whether the whole detector should look at the frame of that time."""
+        frames, seconds = (SEARCH_EVERY, SEARCH_S) if self._missing else (self._detect_every, DETECT_S)
+        return self._since_detection >= frames or time_s - self._detected_s >= seconds - ROUNDING_S
 
     def _predicted(self, time_s: float) -> tuple[list[Box], list[Box]]:
         """Where the faces of the last frame should be now, and where those that were lost before it should."""

@@ -1,5 +1,9 @@
-"""Videos: frames with their exact times in, annotated H.264 with the sound out. Needs PyAV, the extra `video`."""
+"""Videos: frames with their exact times in, annotated H.264 with the sound out. Needs PyAV, the extra `video`.
 
+Everything is in displayed pixels: square ones, upright, as a player shows the frames.
+"""
+
+import io
 import os
 import warnings
 from collections.abc import Iterator
@@ -24,11 +28,13 @@ EARLY_S = 0.5  # a video that ends this much before its header says was cut off
 TICK = Fraction(1, 90_000)  # s: MPEG's clock, in which every common frame rate is a whole number
 COPIED = frozenset(("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"))  # sound that an MP4 may carry; else Matroska
 
+DAMAGED_SOUND = "its sound is damaged, and the annotated video lacks that part of it"
+
 
 @dataclass(frozen=True)
 class Frame:
     """number: counted from 0 over all frames that decode. time_s: when it is shown, s, the container's own time.
-    image: RGB uint8 (H, W, 3), upright."""
+    image: RGB uint8 (H, W, 3) as a player shows it: upright, and as wide as the pixels' aspect ratio asks for."""
 
     number: int
     time_s: float
@@ -50,8 +56,8 @@ class Video:
         options: dict[str, str] | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        """format, options: libavformat's input format and its options, for cameras. Raises VideoError naming the path
-        and the reason."""
+        """format, options: libavformat's input format and its options, for cameras. max_pixels: of a displayed frame;
+        larger ones are refused. Raises VideoError naming the path and the reason."""
         av = _av()
         self.path = str(path)
         if format is None and not os.path.isfile(path):  # noqa: PTH113 - os.path does not raise on a NUL byte
@@ -65,7 +71,8 @@ class Video:
             raise VideoError(f"{path}: it has no pictures, only sound or data")
         self._stream = self._container.streams.video[0]
         self.problems: list[str] = []
-        self._time_s = -np.inf  # of the last frame
+        self._time_s = self._end_s = -np.inf  # when the last frame is shown, and until when
+        self._others_end_s = -np.inf  # when what is no picture ends
         self._damaged: list[float] = []  # s, where something did not decode
         self._check(max_pixels)
         self._stream.thread_type = "AUTO"
@@ -100,7 +107,8 @@ class Video:
             if pace.fps is not None:
                 tick = time_s if tick == -np.inf else tick
                 tick += (1 + np.floor((time_s - tick) * pace.fps + 1e-6)) / pace.fps
-            yield Frame(number, time_s, _upright(frame.to_ndarray(format="rgb24"), frame.rotation))
+            shown = frame.to_ndarray(format="rgb24", width=self._shown_width(frame.width), height=frame.height)
+            yield Frame(number, time_s, _upright(shown, frame.rotation))
 
     def close(self) -> None:
         self._container.close()
@@ -114,11 +122,15 @@ class Video:
     def _check(self, max_pixels: int) -> None:
         """Refuse what cannot be decoded or is too large, and close it."""
         codec = self._stream.codec_context
-        pixels = codec.width * codec.height if codec else 0
+        pixels = self._shown_width(codec.width) * codec.height if codec else 0
         if codec is None or pixels > max_pixels:
             self.close()
             too_large = f"{pixels / 1e6:.1f} megapixels a frame, the limit is {max_pixels / 1e6:.1f}"
             raise VideoError(f"{self.path}: {too_large if codec else 'its codec is unknown; convert it to H.264'}")
+
+    def _shown_width(self, width: int) -> int:
+        """Of a stored frame's width, px: what makes its pixels square (ITU-T H.264, sample aspect ratio)."""
+        return max(1, round(width * (self._stream.sample_aspect_ratio or 1)))
 
     def _decoded(self) -> Iterator[tuple[Any, float]]:
         """Every frame that decodes, and its time, which never decreases."""
@@ -127,6 +139,8 @@ class Video:
             told = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
             before = self._time_s
             self._time_s = max(before, told) if told is not None else max(before, -step) + step
+            held = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else step
+            self._end_s = self._time_s + held
             if frame.is_corrupt:
                 self._damaged.append(self._time_s)
             yield frame, self._time_s
@@ -138,7 +152,7 @@ class Video:
     def _raw_frames(self) -> Iterator[Any]:
         """What the decoder gives, past every packet that it cannot decode."""
         av = _av()
-        packets = self._container.demux(self._stream)
+        packets = self._container.demux()
         while True:
             try:
                 packet = next(packets)
@@ -147,6 +161,9 @@ class Video:
             except av.error.FFmpegError as error:
                 self.problems.append(f"the file breaks off ({_reason(error)})")
                 return
+            if packet.stream_index != self._stream.index:
+                self._others_end_s = max(self._others_end_s, _end(packet))
+                continue
             try:
                 yield from packet.decode()
             except av.error.EOFError:
@@ -155,11 +172,13 @@ class Video:
                 self._damaged.append(self._time_s)
 
     def _note_early_end(self) -> None:
-        promised, time_s = self.duration_s, self._time_s
-        if time_s == -np.inf:
+        promised, end_s = self.duration_s, self._end_s
+        if not self._stream.duration:  # what is promised is the whole file's length, which its sound may keep
+            end_s = max(end_s, self._others_end_s)
+        if self._time_s == -np.inf:
             self.problems.append("no frame of it can be decoded")
-        elif promised is not None and time_s + float(1 / self.rate) < promised - EARLY_S:
-            self.problems.append(f"it ends at {time_s:.2f} s of the {promised:.2f} s that its header promises")
+        elif promised is not None and end_s < promised - EARLY_S:
+            self.problems.append(f"it ends at {self._time_s:.2f} s of the {promised:.2f} s that its header promises")
 
 
 def read_video(
@@ -180,8 +199,9 @@ def read_video(
     from mien.tracking import Follower
 
     pace = Pace(every, fps, smoothing)
-    video = Video(path)
-    return _readings(video, Follower(reader or Reader(), smoothing=smoothing), pace)
+    reader = reader or Reader()
+    video = Video(path, max_pixels=reader.max_pixels)
+    return _readings(video, Follower(reader, smoothing=smoothing), pace)
 
 
 def _readings(video: Video, follower: "Follower", pace: Pace) -> Iterator["FrameReading"]:
@@ -193,12 +213,27 @@ def _readings(video: Video, follower: "Follower", pace: Pace) -> Iterator["Frame
 
 
 class AnnotatedVideo:
-    """Writes pictures at their own times as H.264, with the sound of the source copied as it is."""
+    """Writes pictures at their own times as H.264, with the sound of the source copied as it is.
+
+    problems: in words, what of the source the copy lacks.
+    """
 
     def __init__(self, folder: Path, source: Video) -> None:
-        """Writes annotated.mp4 into the folder, or annotated.mkv where MP4 cannot carry the sound's codec."""
+        """Writes annotated.mp4 into the folder, or annotated.mkv where MP4 cannot carry the sound's codec; sound that
+        neither can carry is left out. Raises UsageError where a folder has that name."""
         self._sound = Sound(source.path)
-        self.path = folder / ("annotated.mp4" if self._sound.codec in {None, *COPIED} else "annotated.mkv")
+        self.problems: list[str] = []
+        suffix = self._sound.suffix
+        if suffix is None:
+            lost = f"its sound ({self._sound.codec}) cannot be copied"
+            self.problems.append(f"{lost}: neither MP4 nor Matroska carries it, so the annotated video is silent")
+            self._sound.leave_out()
+        self.path = folder / f"annotated.{suffix or 'mp4'}"
+        if self.path.is_dir():
+            self._sound.close()
+            raise UsageError(
+                f"{self.path} is a folder, but the annotated video goes there; choose another folder for -o"
+            )
         self._container = _av().open(str(self.path), "w")
         self._pictures = self._container.add_stream("libx264", rate=source.rate)
         self._pictures.pix_fmt = "yuv420p"
@@ -206,9 +241,11 @@ class AnnotatedVideo:
         self._pictures.options = {"preset": "veryfast", "crf": "20"}
         self._copy = self._sound.add_to(self._container)
         self._started = False
+        self._pts = -np.inf  # of the last picture, ticks
 
     def write(self, picture: "Image.Image", time_s: float) -> None:
-        """The next picture, shown from that time on. All are written in the first one's size."""
+        """The next picture, shown from that time on, or a tick after the last one, as H.264's times must rise. All are
+        written in the first one's size."""
         if not self._started:
             self._started = True
             self._pictures.width, self._pictures.height = picture.width // 2 * 2, picture.height // 2 * 2
@@ -217,15 +254,18 @@ class AnnotatedVideo:
             larger = picture.width >= size[0] and picture.height >= size[1]
             picture = picture.crop((0, 0, *size)) if larger else picture.resize(size)
         frame = _av().VideoFrame.from_image(picture)
-        frame.pts, frame.time_base = round(time_s / TICK), TICK
+        self._pts = max(round(time_s / TICK), self._pts + 1)
+        frame.pts, frame.time_base = self._pts, TICK
         for packet in self._sound.until(time_s):
             self._mux_sound(packet)
-        self._container.mux(self._pictures.encode(frame))
+        for packet in self._pictures.encode(frame):
+            self._mux(packet)
 
     def close(self) -> None:
         """Finish the file; without a single picture there is none."""
         if self._started:
-            self._container.mux(self._pictures.encode(None))
+            for packet in self._pictures.encode(None):
+                self._mux(packet)
             for packet in self._sound.until(np.inf):
                 self._mux_sound(packet)
         self._sound.close()
@@ -235,7 +275,17 @@ class AnnotatedVideo:
 
     def _mux_sound(self, packet: Any) -> None:
         packet.stream = self._copy
-        self._container.mux(packet)
+        self._mux(packet)
+
+    def _mux(self, packet: Any) -> None:
+        """Write a packet. Where the source's sound is damaged libavformat refuses it, then or with a picture after it, and
+        it is left out."""
+        error = _av().error
+        try:
+            self._container.mux(packet)
+        except (error.InvalidDataError, error.ArgumentError, error.PatchWelcomeError):
+            if DAMAGED_SOUND not in self.problems:
+                self.problems.append(DAMAGED_SOUND)
 
 
 class Sound:
@@ -248,6 +298,17 @@ class Sound:
         self.codec: str | None = self._stream.codec_context.name if self._stream else None
         self._packets = self._read() if self._stream else iter(())
         self._next: Any = None
+
+    @property
+    def suffix(self) -> str | None:
+        """Of the file that can carry it: "mp4", also where there is no sound, else "mkv", else None."""
+        if self._stream is None or (self.codec in COPIED and _carries("mp4", self._stream)):
+            return "mp4"
+        return "mkv" if _carries("matroska", self._stream) else None
+
+    def leave_out(self) -> None:
+        """From now on there is no sound."""
+        self._stream, self._packets = None, iter(())
 
     def add_to(self, container: Any) -> Any:
         """The stream of another container that the packets go into."""
@@ -281,6 +342,25 @@ def _av() -> Any:
     except ImportError:
         raise UsageError('videos and cameras need the extra video; run `pip install "mien[video]"`') from None
     return av
+
+
+def _carries(format: str, sound: Any) -> bool:
+    """Whether a file of libavformat's format can begin with that stream. It also depends on the sampling rate, say, so
+    it is tried, in memory."""
+    av = _av()
+    trial = av.open(io.BytesIO(), "w", format=format)
+    try:
+        trial.add_stream_from_template(sound)
+        trial.start_encoding()
+        trial.close()
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _end(packet: Any) -> float:
+    """When it ends, s; -inf where that is not known."""
+    return -np.inf if packet.pts is None else float((packet.pts + (packet.duration or 0)) * packet.time_base)
 
 
 def _upright(image: np.ndarray, rotation: int) -> np.ndarray:

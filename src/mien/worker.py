@@ -1,9 +1,10 @@
 """One reading process of a folder job: paths come in, rows go out, one JSON value a line.
 
-    python -m mien.worker '{"model": ..., "detector": ..., "min_face": ...}'
+    python -P -m mien.worker '{"model": ..., "detector": ..., "min_face": ...}'
 
 A process of its own, because a decoder that crashes on a hostile file then takes nothing else with it. It ends when its
-standard input does, so it never outlives the job, however that was ended.
+standard input does, so it never outlives the job, however that was ended. Python's -P keeps the current folder, which
+may be one of pictures from anywhere, off its import path: a csv.py there is not run.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING
 
+from mien import terminal
 from mien.errors import MienError
 from mien.faces.detect import MIN_FACE
 
@@ -80,7 +82,7 @@ class Worker:
 
 
 def _start(settings: Settings) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "mien.worker", json.dumps(asdict(settings))]
+    command = [sys.executable, "-P", "-m", "mien.worker", json.dumps(asdict(settings))]
     with _interrupts_held():
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="ascii")
 
@@ -132,4 +134,5 @@ def _read(reader: "Reader", source: str) -> "Reading":
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the job's to answer
+    terminal.quieten_pillow()
     serve(Settings(**json.loads(sys.argv[1])), sys.stdin, sys.stdout)

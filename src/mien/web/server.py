@@ -7,7 +7,6 @@ import math
 import re
 import signal
 import socket
-import warnings
 from collections.abc import Callable
 
 import h11
@@ -15,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from mien import terminal
 from mien.errors import UsageError
 from mien.web.guard import Door
 
@@ -138,9 +138,8 @@ def _ignore(number: int, frame: object) -> None:
 def _keep_quiet() -> None:
     """Pillow warns about what it finds in a picture, the multipart parser about the characters around it; a server's log
     says nothing about either."""
-    warnings.filterwarnings("ignore", module="PIL")
-    for name in ("PIL", "python_multipart"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    terminal.quieten_pillow()
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 def _is_loopback(host: str) -> bool:

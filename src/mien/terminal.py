@@ -1,0 +1,31 @@
+"""What goes to the terminal: text that neither steers nor breaks it, and no chatter of the libraries."""
+
+import contextlib
+import io
+import logging
+import sys
+import warnings
+
+
+def complain(text: str) -> None:
+    """Say on standard error what is wrong."""
+    print(f"mien: {printable(text)}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text with whatever would steer or break a terminal (in a file's name, say) spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def spell_out_what_cannot_be_encoded() -> None:
+    """Characters that the terminal's encoding lacks are printed as \\u2026 instead of ending the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(ValueError):  # it is closed
+                stream.reconfigure(errors="backslashreplace")
+
+
+def quieten_pillow() -> None:
+    """Pillow warns and logs about what it finds in a picture; what matters of that is in the picture's row."""
+    warnings.filterwarnings("ignore", module="PIL")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)

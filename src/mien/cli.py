@@ -29,7 +29,9 @@ _EPILOG = "An expression is what a face shows, not what a person feels."
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line on `arguments` (default: the process's) and exit."""
-    os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that this one starts import nothing from the current folder
+    os.environ.setdefault(
+        "PYTHONSAFEPATH", "1"
+    )  # processes that this one starts import nothing from the current folder
     terminal.spell_out_what_cannot_be_encoded()
     terminal.quieten_pillow()
     try:

@@ -154,6 +154,12 @@ def test_settings_for_all_and_for_one_variant() -> None:
     assert settings_for("k3", given) == ("epochs=2", "schedule=a:b")
 
 
+def test_a_label_rule_is_set_where_it_is_read() -> None:
+    conduct = Conduct(settings=("epochs=1", "label_rule=argmax8"))
+    for dataset, expected in (("ferplus", ("epochs=1", "label_rule=argmax8")), ("ckplus", ("epochs=1",))):
+        assert choice_of(job("mscar", dataset, method="mscar"), conduct).settings == expected
+
+
 def test_the_presets_own_recipe_for_a_dataset_or_start_is_taken() -> None:
     paper = {"preset": "paper"}
     lban = choice_of(job("lban-il", "fer2013", method="lban-il", **paper), Conduct())

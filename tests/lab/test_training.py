@@ -12,7 +12,7 @@ import pytest
 import small_fer
 import torch
 
-from mien.errors import UsageError
+from mien.errors import DataError, UsageError
 from mien.lab import methods
 from mien.lab.methods.method import Augment
 from mien.lab.training import randomness, schedule, times
@@ -99,6 +99,19 @@ def test_every_augmentation_changes_the_picture_and_repeats_itself(options: Augm
     assert whole.max() <= 1
 
 
+def test_a_shift_moves_a_random_resized_crop_too() -> None:
+    """Of a 100 px ramp a quarter of the area: its middle lies between 25 and 75 px, and 10 px further out when shifted."""
+    ramp = (torch.arange(100.0) / 100).expand(200, 1, 100, 100).contiguous()
+
+    def middles(shift: float) -> torch.Tensor:
+        options = Augment(area=(0.25, 0.25), shift=shift)
+        cut = augment(ramp, np.arange(200), options, size=51, window=1.0, seed=0, epoch=0)
+        return cut[:, 0, 25, 25] * 100
+
+    assert 24 < middles(0.0).min() < 27 and 72 < middles(0.0).max() < 75
+    assert 14 < middles(0.1).min() < 18 and 81 < middles(0.1).max() < 85
+
+
 # recipes and schedules
 
 
@@ -130,7 +143,7 @@ def test_settings_are_checked() -> None:
         "epochs": "expected key=value",
         "epoch=2": "has no field 'epoch'; it has .*epochs",
         "epochs=2.5": "expected int like",
-        "epochs=many": "expected a value like",
+        "epochs=many": "expected int like",
         "augment.rotation=3": "Augment has no field 'rotation'",
         "lr.x=3": "is a plain value",
     }.items():
@@ -200,6 +213,34 @@ def test_another_run_is_never_overwritten(data: Path, tmp_path: Path) -> None:
         trained(run, data, "epochs=1")
     with pytest.raises(UsageError, match="holds another run: choice, recipe differ"):
         trained(run, data, "epochs=1", "lr=0.02", resume=True)
+
+
+@pytest.mark.slow
+def test_a_run_of_before_a_field_existed_goes_on(data: Path, tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", data, "epochs=1")
+    facts = json.loads((run / "run.json").read_text())
+    for name in ("mixup", "cutmix", "mix_alpha"):
+        del facts["recipe"]["augment"][name]
+    (run / "run.json").write_text(json.dumps(facts))
+    trained(run, data, "epochs=1", resume=True)
+    del facts["recipe"]["augment"]["scale"]  # another one than its default
+    (run / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(UsageError, match="holds another run: recipe differ"):
+        trained(run, data, "epochs=1", resume=True)
+
+
+@pytest.mark.slow
+def test_a_damaged_last_checkpoint_is_replaced_by_the_best(data: Path, tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", data)
+    last, best = run / "last.ckpt", run / "best.ckpt"
+    expected, metrics = torch.load(last, weights_only=True)["state_dict"], (run / "metrics.csv").read_text()
+    last.write_bytes(last.read_bytes()[:-1000])
+    with pytest.raises(DataError, match=rf"{last}: the checkpoint is damaged .*; copy {best} over it"):
+        trained(run, data, resume=True)
+    last.write_bytes(best.read_bytes())
+    found = torch.load(trained(run, data, resume=True) / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert (run / "metrics.csv").read_text() == metrics
 
 
 @pytest.mark.slow

@@ -103,6 +103,14 @@ class Plan:
     rows: str = ""
     data: str | None = None
 
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.rows)
+        except re.error as error:
+            raise UsageError(
+                f"--rows {self.rows!r}: not a regular expression ({error}); write \\ before a sign that stands for itself"
+            ) from None
+
 
 def selected(published: Iterable["Published"], plan: Plan) -> list["Published"]:
     """The printed numbers that a plan asks for. Raises UsageError naming the tables and figures there are."""

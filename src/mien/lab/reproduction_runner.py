@@ -131,7 +131,10 @@ def choice_of(job: Job, conduct: Conduct) -> Choice:
     recipes = methods.load(job.method).recipes
     special = [f"{job.preset}/{word}" for word in (job.dataset, start_of(job)) if word]
     preset = next((name for name in special if name in recipes), job.preset)
-    settings = (*job.settings, *settings_for(job.variant, conduct.settings))
+    asked = settings_for(job.variant, conduct.settings)
+    if job.dataset != "ferplus":  # the other datasets of a table have no such rule
+        asked = tuple(setting for setting in asked if setting.partition("=")[0] != "label_rule")
+    settings = (*job.settings, *asked)
     return Choice(job.method, preset, settings=settings, variant=job.variant)
 
 

@@ -1,6 +1,8 @@
 """Scores: the only thing that tables, figures and comparisons read. One .npz with its protocol inside. No torch."""
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ PROTOCOL_FIELDS: tuple[str, ...] = (
     "dataset", "data_fingerprint", "split", "label_rule", "selection_rule", "seed", "views", "head", "model_sha256",
     "command", "commit",
 )  # fmt: skip
+# What reading another file, or part of one, raises: absent, cut off, empty, an .npy, fields that are missing.
+_DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, TypeError, ValueError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Scores:
     def load(cls, path: Path) -> "Scores":
         """Read a scores file. Raises DataError naming the file and what is wrong with it."""
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 held = {name: data[name] for name in data.files}
             return cls(
                 labels=held["labels"],
@@ -79,5 +83,5 @@ class Scores:
                 votes=held.get("votes"),
                 clusters=held.get("clusters"),
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (*_DAMAGE, DataError) as error:
             raise DataError(f"{path}: not a scores file ({error}); write one with `mien evaluate`") from None

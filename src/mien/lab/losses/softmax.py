@@ -23,6 +23,10 @@ class Softmax:
     weight: float = 1.0
     smoothing: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1:
+            raise UsageError(f"smoothing {self.smoothing:g}: expected 0 (none) or more, under 1")
+
     @property
     def embeddings(self) -> int:
         return 0

@@ -28,6 +28,11 @@ class TwoHeads:
     teacher_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("votes_weight", "labels_weight"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} {getattr(self, name):g}: expected 0 (not learnt from) or more")
+        if not 0 <= self.smoothing < 1:
+            raise UsageError(f"smoothing {self.smoothing:g}: expected 0 (none) or more, under 1")
         if self.balance < 0:
             raise UsageError(f"balance {self.balance:g}: expected 0 (all rows alike) or more, 1 for all classes alike")
         if self.teacher_weight < 0:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from mien.errors import ModelError
+from mien.errors import ModelError, UsageError
 from mien.expressions import BASIC
 from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import EmbeddingHead
@@ -32,6 +32,18 @@ class MienSmall:
     depths: tuple[int, ...] = (1, 2, 2, 2)
     dropout: float = 0.3
     second_head: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("widths", "depths"):
+            counts = getattr(self, name)
+            if not (isinstance(counts, tuple) and counts and all(isinstance(n, int) and n > 0 for n in counts)):
+                raise UsageError(f"network.{name}={counts!r}: expected a whole number above 0 for each stage")
+        if len(self.widths) != len(self.depths):
+            raise UsageError(
+                f"network.widths={self.widths} and network.depths={self.depths}: expected as many of each, one for each stage"
+            )
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"network.dropout={self.dropout:g}: expected a probability from 0, under 1")
 
     @property
     def minimum_size(self) -> int:

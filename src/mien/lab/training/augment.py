@@ -40,7 +40,7 @@ def augment(
     return _noise(warped, ids, options, seed, epoch).clamp(0, 1)
 
 
-def _spread(u: np.ndarray, extent: float) -> np.ndarray:
+def _spread(u: np.ndarray, extent: float | np.ndarray) -> np.ndarray:
     """[0, 1) -> [-extent, extent)."""
     return (2 * u - 1) * extent
 
@@ -53,14 +53,15 @@ def _affine(u: np.ndarray, options: Augment, *, side: int, size: int, window: fl
     """(N, 2, 3) float32: source pixels -> output pixels. Zoom, shear, rotation and mirror about a point that moves."""
     zoom_x = _between(u[:, 0], options.scale)
     zoom_y = _between(u[:, 1], options.scale) if options.independent_axes else zoom_x.copy()
-    centre_x, centre_y = _centres(u, options, window)
+    slack_x = slack_y = (1 - window) / 2  # how far the middle of what is kept may lie from the picture's
     if options.area is not None:
         keep = np.sqrt(_between(u[:, 2], options.area))
         ratio = np.exp(_between(u[:, 3], (math.log(options.aspect[0]), math.log(options.aspect[1]))) / 2)
         width, height = np.minimum(keep * ratio, 1), np.minimum(keep / ratio, 1)
         zoom_x, zoom_y = zoom_x / width, zoom_y / height
-        centre_x = 0.5 + _spread(u[:, 4], 1) * (1 - width) / 2
-        centre_y = 0.5 + _spread(u[:, 5], 1) * (1 - height) / 2
+        slack_x, slack_y = (1 - width) / 2, (1 - height) / 2
+    centre_x = 0.5 + _spread(u[:, 4], slack_x + options.shift)
+    centre_y = 0.5 + _spread(u[:, 5], slack_y + options.shift)
     angle = np.radians(_spread(u[:, 6], options.rotate))
     shear = np.tan(np.radians(_spread(u[:, 7], options.shear)))
     mirror = np.where(u[:, 8] < options.flip, -1.0, 1.0)
@@ -72,12 +73,6 @@ def _affine(u: np.ndarray, options: Augment, *, side: int, size: int, window: fl
     middle = (size - 1) / 2
     matrix = np.stack([a, b, middle - a * x - b * y, c, d, middle - c * x - d * y], axis=1)
     return matrix.reshape(-1, 2, 3).astype(np.float32)
-
-
-def _centres(u: np.ndarray, options: Augment, window: float) -> tuple[np.ndarray, np.ndarray]:
-    """Where in the source (0-1) the output's middle falls: a random window plus a random shift."""
-    slack = (1 - window) / 2
-    return 0.5 + _spread(u[:, 4], slack + options.shift), 0.5 + _spread(u[:, 5], slack + options.shift)
 
 
 def _light(pictures: Tensor, u: np.ndarray, options: Augment) -> Tensor:

@@ -184,6 +184,4 @@ def build_optimiser(recipe: Recipe, network: Network) -> Optimizer:
     groups = [group for group in groups if group["params"]]
     if recipe.optimiser == "sgd":
         return SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
-    if recipe.optimiser in ("adam", "adamw"):
-        return (Adam if recipe.optimiser == "adam" else AdamW)(groups, lr=recipe.lr)
-    raise UsageError(f"unknown optimiser {recipe.optimiser!r}: expected sgd, adam or adamw")
+    return (Adam if recipe.optimiser == "adam" else AdamW)(groups, lr=recipe.lr)

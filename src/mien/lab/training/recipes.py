@@ -1,9 +1,11 @@
 """From a command line to a recipe: a method's preset, another network or loss by name, and `--set key=value`."""
 
 import ast
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from inspect import formatannotation
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mien.errors import UsageError
 from mien.lab import methods
@@ -54,13 +56,16 @@ def _sized(network: NetworkOptions, recipe: Recipe, preset: str) -> NetworkOptio
 
 
 def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """`key=value` for each setting; a dot goes into nested fields (`loss.weight=0.3`)."""
+    """`key=value` for each setting; a dot goes into nested fields (`loss.weight=0.3`). All at once: one may need another, as
+    `size=40` and `resize=48`."""
+    given = []
     for setting in settings:
         key, found, value = setting.partition("=")
         if not found:
             raise UsageError(f"--set {setting!r}: expected key=value, e.g. --set epochs=20")
-        recipe = _set(recipe, key.strip().split("."), value.strip(), key)
-    return recipe
+        given.append((key.strip(), value.strip()))
+    changed: Recipe = _with(recipe, given)
+    return changed
 
 
 def describe(recipe: Recipe) -> dict[str, Any]:
@@ -71,41 +76,73 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     return data
 
 
+def completed(described: Any, options: Any) -> Any:
+    """What `describe` once gave, with the fields that `options` have gained since at their defaults: as it was meant then."""
+    if not isinstance(described, dict):
+        return described
+    found = dict(described)
+    for field in fields(options):
+        present = getattr(options, field.name)
+        if field.name in found and is_dataclass(present):
+            found[field.name] = completed(found[field.name], present)
+        elif field.default is not MISSING:
+            found.setdefault(field.name, field.default)
+    return found
+
+
 def _named(table: Mapping[str, Any], name: str, what: str) -> Any:
     if name not in table:
         raise UsageError(f"unknown {what} {name!r}: expected one of {', '.join(table)}")
     return table[name]
 
 
-def _set(holder: Any, path: list[str], value: str, key: str) -> Any:
-    """`holder` with the field at `path` replaced; its present value decides the type."""
-    names = [field.name for field in fields(holder)]
-    if path[0] not in names:
-        raise UsageError(f"--set {key}: {type(holder).__name__} has no field {path[0]!r}; it has {', '.join(names)}")
-    present = getattr(holder, path[0])
-    if len(path) > 1:
-        if not is_dataclass(present):
-            raise UsageError(f"--set {key}: {path[0]!r} is a plain value, it has no fields")
-        return replace(holder, **{path[0]: _set(present, path[1:], value, key)})
-    return replace(holder, **{path[0]: _converted(value, present, key)})
+def _with(holder: Any, settings: Sequence[tuple[str, str]], depth: int = 0) -> Any:
+    """`holder` with (dotted key, value) settings made; `depth` parts of their keys lead to it."""
+    mine: dict[str, list[tuple[str, str]]] = {}
+    for key, value in settings:
+        mine.setdefault(key.split(".")[depth], []).append((key, value))
+    return replace(holder, **{name: _field(holder, name, those, depth) for name, those in mine.items()})
 
 
-def _converted(text: str, present: Any, key: str) -> Any:
-    """`text` as a value of the type of `present`."""
-    if isinstance(present, str):
+def _field(holder: Any, name: str, settings: Sequence[tuple[str, str]], depth: int) -> Any:
+    """The new value of one field; its annotation decides the type. Of several settings of it the last one counts."""
+    key, names = settings[0][0], [field.name for field in fields(holder)]
+    if name not in names:
+        raise UsageError(f"--set {key}: {type(holder).__name__} has no field {name!r}; it has {', '.join(names)}")
+    present = getattr(holder, name)
+    plain = [key for key, _ in settings if key.count(".") == depth]
+    if is_dataclass(present):
+        if plain:
+            within = ", ".join(f"{plain[0]}.{field.name}" for field in fields(present))
+            raise UsageError(f"--set {plain[0]}: expected one of its fields: {within}")
+        return _with(present, settings, depth + 1)
+    if len(plain) < len(settings):
+        raise UsageError(f"--set {key}: {name!r} is a plain value, it has no fields")
+    kind = get_type_hints(type(holder))[name]
+    return [_converted(value, kind, key, present) for key, value in settings][-1]
+
+
+def _converted(text: str, annotation: Any, key: str, present: Any) -> Any:
+    """`text` as a value of the annotated type. present: an example for the message."""
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)  # X | None
+    if text == "None" and NoneType in kinds:
+        return None
+    kind = get_origin(kinds[0]) or kinds[0]
+    if kind is str:
         return text
+    if kind is Literal:
+        return next((word for word in get_args(kinds[0]) if str(word) == text), text)
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        if present is None:
-            return text
-        raise UsageError(f"--set {key}={text}: expected a value like {present!r}") from None
-    if isinstance(present, float) and isinstance(value, int) and not isinstance(value, bool):
+    except (ValueError, SyntaxError, TypeError):
+        value = text
+    if kind is float and type(value) is int:
         value = float(value)
-    if isinstance(present, tuple) and isinstance(value, int | float):
+    if kind is tuple and type(value) in (int, float):
         value = (value,)
-    if present is not None and type(value) is not type(present):
+    if type(value) is not kind:
+        example = "" if present is None else f" like {present!r}"
         raise UsageError(
-            f"--set {key}={text}: expected {type(present).__name__} like {present!r}, not {type(value).__name__}"
+            f"--set {key}={text}: expected {formatannotation(annotation)}{example}, not {type(value).__name__}"
         )
     return value

@@ -1,6 +1,7 @@
 """A run folder: run.json (what was asked and with what), metrics.csv, times.csv, last.ckpt, best.ckpt, tensorboard/."""
 
 import json
+import pickle
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,14 +26,32 @@ def write(folder: Path, facts: dict[str, Any]) -> None:
     partial.replace(folder / "run.json")
 
 
-def read(folder: Path) -> dict[str, Any]:
+class Facts(dict[str, Any]):
+    """An object in a run.json. Asking for a field that it lacks raises DataError."""
+
+    def __init__(self, path: Path, held: dict[str, Any]) -> None:
+        super().__init__(held)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise DataError(
+            f"{self.path}: no field {key!r}; copy it again from where the run was trained, or train it again"
+        )
+
+
+def read(folder: Path) -> Facts:
     """run.json. Raises DataError when the folder is not a run."""
+    path = folder / "run.json"
     try:
-        facts: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        facts = json.loads(path.read_text(encoding="utf-8"), object_hook=lambda held: Facts(path, held))
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{folder}: not a run folder ({error}); write one with `mien train METHOD ... -o {folder}`"
         ) from None
+    if not isinstance(facts, Facts):
+        raise DataError(
+            f"{path}: expected an object of facts, not {type(facts).__name__}; copy it again, or train it again"
+        )
     return facts
 
 
@@ -44,7 +63,13 @@ def facts_of_choice(choice: Choice) -> dict[str, Any]:
 
 def choice_of(facts: dict[str, Any]) -> Choice:
     asked = facts["choice"]
-    return Choice(**{**asked, "settings": tuple(asked["settings"])})
+    try:
+        return Choice(**{**asked, "settings": tuple(asked["settings"])})
+    except TypeError as error:
+        where = facts.path if isinstance(facts, Facts) else "run.json"
+        raise DataError(
+            f"{where}: 'choice' is {asked!r}, not what `mien train` writes ({error}); train it again"
+        ) from None
 
 
 def started() -> str:
@@ -74,10 +99,23 @@ def load_network(folder: Path, checkpoint: str = "best.ckpt") -> tuple[Network, 
         raise DataError(
             f"{path}: no checkpoint; the run has not finished an epoch, go on with `mien train ... --resume`"
         )
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    advice = "copy it again from where the run was trained, or train the run again with another -o"
+    state = read_checkpoint(path, advice=advice)["state_dict"]
     prefix = "average.network." if recipe.ema else "network."
     network.load_state_dict({key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)})
     return network.eval(), method, recipe, facts
+
+
+def read_checkpoint(path: Path, *, advice: str) -> dict[str, Any]:
+    """What a checkpoint holds, its tensors mapped from the file. Raises DataError ending with `advice` when it is damaged."""
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]  # torch goes on about what may have happened
+        raise DataError(f"{path}: the checkpoint is damaged ({type(error).__name__}: {reason}); {advice}") from None
+    if not isinstance(held, dict) or "state_dict" not in held:
+        raise DataError(f"{path}: not a checkpoint of mien, it holds no state_dict; {advice}")
+    return held
 
 
 def keep_crops(folder: Path, data: FaceDataset, spec: InputSpec, count: int = 32) -> None:

@@ -2,10 +2,7 @@
 
 import math
 
-from mien.errors import UsageError
 from mien.lab.methods.method import Recipe
-
-SCHEDULES: tuple[str, ...] = ("constant", "steps", "cosine")
 
 
 def factor(recipe: Recipe, epoch: float) -> float:
@@ -15,12 +12,10 @@ def factor(recipe: Recipe, epoch: float) -> float:
     if recipe.schedule == "steps":
         passed = [value for start, value in recipe.milestones if int(epoch) >= start]
         return passed[-1] if passed else 1.0
-    if recipe.schedule == "cosine":
-        progress, warmup = epoch / recipe.epochs, recipe.warmup
-        if progress < warmup:
-            return max(progress / warmup, 1e-3)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
-    raise UsageError(f"unknown schedule {recipe.schedule!r}: expected one of {', '.join(SCHEDULES)}")
+    progress, warmup = epoch / recipe.epochs, recipe.warmup  # cosine
+    if progress < warmup:
+        return max(progress / warmup, 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
 
 
 def step_factor(recipe: Recipe, step: int, steps: int) -> float:

@@ -27,13 +27,14 @@ from mien.lab.losses import Task
 from mien.lab.losses.taught import Taught
 from mien.lab.methods.method import Recipe
 from mien.lab.networks.counts import count
+from mien.lab.networks.network import check_size
 from mien.lab.networks.pretrained import load_pretrained
 from mien.lab.protocol import command_line, commit, file_sha256, versions
 from mien.lab.training import distributed, launch, runs
 from mien.lab.training.checkpoint import AtomicCheckpoints, KeepRun, SaveEpoch
 from mien.lab.training.feed import ordered_loader, sample_loader, training_loader
 from mien.lab.training.module import REPORTED, Training
-from mien.lab.training.recipes import Choice, describe, resolve
+from mien.lab.training.recipes import Choice, completed, describe, resolve
 from mien.lab.training.teacher import load_teacher
 from mien.lab.training.times import KeepTimes
 
@@ -130,10 +131,11 @@ def _train(
 ) -> None:
     """`train` as one rank of `layout`. Rank 0 alone writes the folder, and decides what is resumed."""
     _, recipe = resolve(choice)
+    _refuse_an_unread_rule(choice, source)
     data, validation = load_data(source, recipe)
     run = _facts(choice, source, recipe, data, seed) | _origins(pretrained, teacher)
     _same_everywhere(run)
-    last = ranks.decided(lambda: _resumable(folder, run, resume))
+    last = ranks.decided(lambda: _resumable(folder, run, recipe, resume))
     _quiet(threads)
     frozen = None if teacher is None else load_teacher(teacher, classes=data.classes, spec=runs.spec_of(recipe))
     module, facts = _build(recipe, data, validation, seed, run, frozen)
@@ -165,6 +167,17 @@ def _pictures_for_norms(module: Training, data: FaceDataset, spec: InputSpec) ->
     """Augmented and normalised training pictures, read when the first is asked for."""
     for batch in sample_loader(data, spec, rows=MEASURED):
         yield module.prepared(batch).images
+
+
+def _refuse_an_unread_rule(choice: Choice, source: Source) -> None:
+    """A preset's label rule is FER+'s and means nothing elsewhere; one that was set must not be passed over."""
+    asked = [setting for setting in choice.settings if setting.partition("=")[0].strip() == "label_rule"]
+    if asked and source.name != "ferplus":
+        others = [name for name, options in datasets.OPTIONS.items() if "label_rule" in options and name != "ferplus"]
+        raise UsageError(
+            f"--set {asked[-1]}: only ferplus reads a recipe's label rule, the data are {source.name}; leave it out"
+            + (", or pass --label-rule RULE" if source.name in others else "")
+        )
 
 
 def load_data(source: Source, recipe: Recipe) -> tuple[FaceDataset, dict[str, FaceDataset]]:
@@ -255,7 +268,7 @@ def _taught_by(teacher: Path | None) -> Path | None:
     return teacher if teacher is None or teacher.suffix == ".onnx" else teacher / "best.ckpt"
 
 
-def _resumable(folder: Path, run: dict[str, Any], resume: bool) -> Path | None:
+def _resumable(folder: Path, run: dict[str, Any], recipe: Recipe, resume: bool) -> Path | None:
     """The checkpoint to go on from, or None for a new run. A folder that holds another run is never overwritten."""
     last = folder / "last.ckpt"
     if not (folder / "run.json").is_file():
@@ -263,12 +276,17 @@ def _resumable(folder: Path, run: dict[str, Any], resume: bool) -> Path | None:
     if not resume:
         raise UsageError(f"{folder} already holds a run; add --resume to go on with it, or choose another -o")
     before = runs.read(folder)
-    differing = [key for key in run if before.get(key) != _as_json(run[key])]
+    before["recipe"] = completed(before.get("recipe"), recipe)
+    differing = [key for key in run if _as_json(before.get(key)) != _as_json(run[key])]
     if differing:
         raise UsageError(
             f"{folder} holds another run: {', '.join(differing)} differ; choose another -o, or repeat its command"
         )
-    return last if last.is_file() else None
+    if not last.is_file():
+        return None
+    best = folder / "best.ckpt"
+    runs.read_checkpoint(last, advice=f"copy {best} over it to go on from the best epoch, or delete it to begin again")
+    return last
 
 
 def _same_everywhere(run: dict[str, Any]) -> None:
@@ -309,6 +327,8 @@ def _build(
         raise DataError(f"{data.name} {data.split}: {len(data)} rows are not enough to train on")
     torch.manual_seed(seed)
     shape = runs.shape_of(run, recipe)
+    for _, side in recipe.sizes:
+        check_size(type(recipe.network).__name__, side, recipe.network.minimum_size)
     network = recipe.network.build(shape)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = Task(data.class_counts, network.feature_dim, teacher=teacher, has_votes=data.votes is not None)
@@ -343,8 +363,6 @@ def _build(
 def _lightning(
     recipe: Recipe, folder: Path, callbacks: list[pl.Callback], layout: launch.Layout, place: ClusterEnvironment | None
 ) -> pl.Trainer:
-    if recipe.precision not in _PRECISIONS:
-        raise UsageError(f"precision {recipe.precision!r}: expected one of {', '.join(_PRECISIONS)}")
     bar = sys.stderr.isatty() and os.environ.get("CI") is None
     several: dict[str, Any] = {"accelerator": "auto", "devices": 1}
     if place is not None:

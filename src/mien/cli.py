@@ -4,7 +4,6 @@ Exit status: 0 all read, 1 some failed, 2 wrong usage.
 """
 
 import contextlib
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -29,9 +28,6 @@ _EPILOG = "An expression is what a face shows, not what a person feels."
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line on `arguments` (default: the process's) and exit."""
-    os.environ.setdefault(
-        "PYTHONSAFEPATH", "1"
-    )  # processes that this one starts import nothing from the current folder
     terminal.spell_out_what_cannot_be_encoded()
     terminal.quieten_pillow()
     try:

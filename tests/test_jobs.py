@@ -442,8 +442,8 @@ def test_kills_at_many_random_moments(
 ) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    for number in range(300):
-        Image.fromarray(hopper).resize((100 + number, 120 + number)).save(folder / f"{number:03}.jpg")
+    for number in range(900):
+        Image.fromarray(hopper).resize((100 + number % 300, 120 + number % 300)).save(folder / f"{number:03}.jpg")
     settings = worker.Settings(str(tiny_model))
     run(folder, tmp_path / "whole", settings)
     total = 0
@@ -460,7 +460,7 @@ def test_kills_at_many_random_moments(
         assert (out / "faces.csv").read_bytes() == (tmp_path / "whole" / "faces.csv").read_bytes()
     record_property("kills", total)
     record_property("jobs", 10)
-    record_property("files in each", 300)
+    record_property("files in each", 900)
     assert total >= 20
 
 

@@ -78,13 +78,11 @@ class Classifier:
 
     def _check_graph(self) -> None:
         spec, seen = self.card.input, self._session.get_inputs()[0].shape
-        told = [None, len(spec.mean), spec.height, spec.width]
-        if len(seen) != 4 or any(
-            isinstance(there, int) and there != said for there, said in zip(seen[1:], told[1:], strict=True)
-        ):
+        told = [len(spec.mean), spec.height, spec.width]
+        if len(seen) != 4 or any(isinstance(n, int) and n != said for n, said in zip(seen[1:], told, strict=True)):
+            shown = [" x ".join(map(str, sides)) for sides in (told, seen[1:])]
             raise ModelError(
-                f"{self.path}: the card says {told[1]} x {told[2]} x {told[3]} pictures, the graph takes "
-                f"{' x '.join(str(side) for side in seen[1:])}; export it again"
+                f"{self.path}: the card says {shown[0]} pictures, the graph takes {shown[1]}; export it again"
             )
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
         for name, head in self.card.heads.items():

@@ -49,15 +49,6 @@ class Augment:
     def __post_init__(self) -> None:
         check_choices(self)
         _check("augment.", self, _augment_rules(self))
-        if min(self.mixup, self.cutmix) < 0 or self.mixup + self.cutmix > 1:
-            raise UsageError(
-                f"augment.mixup={self.mixup:g} and augment.cutmix={self.cutmix:g}: expected probabilities of 0 or more that sum to "
-                "1 at most, since a batch is mixed in one way"
-            )
-        if self.mix_alpha <= 0:
-            raise UsageError(
-                f"augment.mix_alpha={self.mix_alpha:g}: expected a number above 0, as 1 for all shares alike"
-            )
 
 
 @dataclass(frozen=True)
@@ -123,7 +114,13 @@ def _check(prefix: str, options: Any, rules: Iterable[Rule]) -> None:
 def _augment_rules(options: Augment) -> list[Rule]:
     area = options.area is None or _range(options.area, most=1)
     return [
-        *_within(options, ("flip", "cutout", "blur", "noise"), "a probability from 0 to 1"),
+        *_within(options, ("flip", "cutout", "blur", "noise", "mixup", "cutmix"), "a probability from 0 to 1"),
+        (
+            "cutmix",
+            options.mixup + options.cutmix <= 1,
+            "1 at most together with augment.mixup, as one batch is mixed in one way",
+        ),
+        ("mix_alpha", options.mix_alpha > 0, "a number above 0, as 1 for all shares alike"),
         *_within(options, ("shift", "brightness", "contrast"), "a fraction from 0 to 1"),
         ("rotate", 0 <= options.rotate <= 180, "degrees from 0 to 180"),
         ("shear", 0 <= options.shear < 90, "degrees from 0, under 90"),

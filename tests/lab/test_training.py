@@ -17,8 +17,9 @@ from mien.lab import methods
 from mien.lab.methods.method import Augment
 from mien.lab.training import randomness, schedule, times
 from mien.lab.training.augment import augment
+from mien.lab.training.parts import holdout_ids
 from mien.lab.training.recipes import Choice, apply_settings, resolve
-from mien.lab.training.trainer import Source, holdout_ids, load_data, train
+from mien.lab.training.trainer import Source, load_data, train
 
 TINY = ("network.width=0.0625", "epochs=3", "batch=16", "lr=0.01")
 

@@ -50,6 +50,9 @@ def train(
     select_on: Annotated[
         str, typer.Option(metavar="SPLIT", help="valid, or holdout: a fixed tenth of train.")
     ] = "valid",
+    leave_out: Annotated[
+        str | None, typer.Option(metavar="K/N", help="Do not learn from part K of N equal parts of train, as 1/3.")
+    ] = None,
     label_rule: Rule = None,
     protocol: Protocol = None,
     fold: Fold = None,
@@ -77,9 +80,11 @@ def train(
     """Train a method on a dataset into a run folder. It can be killed at any moment and gone on with by --resume."""
     with needs_torch():
         from mien.lab.training import trainer
+        from mien.lab.training.parts import Part
         from mien.lab.training.recipes import Choice
     choice = Choice(method, preset, network, loss, tuple(settings or ()), variant)
-    source = trainer.Source(data, root, protocol, fold, label_rule, select_on, allow_partial)
+    left_out = None if leave_out is None else Part.parse(leave_out)
+    source = trainer.Source(data, root, protocol, fold, label_rule, select_on, allow_partial, left_out)
     trainer.train(
         choice,
         source,

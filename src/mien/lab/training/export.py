@@ -28,6 +28,7 @@ from mien.lab.protocol import file_sha256
 from mien.lab.training import runs
 from mien.lab.training.forms import CALIBRATED, PLAIN, Form, Tolerance, stored
 from mien.lab.training.module import centre_window
+from mien.lab.training.parts import Part
 from mien.lab.training.recipes import resolve
 from mien.lab.training.trainer import Source, load_data
 
@@ -235,6 +236,7 @@ def _loaded(folder: Path, root: Path) -> tuple[FaceDataset, dict[str, FaceDatase
         facts["label_rule"] if "label_rule" in datasets.OPTIONS[data["name"]] else None,
         "holdout" if split == "holdout" else "valid",
         allow_partial=True,
+        leave_out=Part.parse(data["left_out"]) if "left_out" in data else None,
     )
     return load_data(source, recipe)
 

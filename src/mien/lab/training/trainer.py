@@ -22,7 +22,6 @@ from mien.card import InputSpec
 from mien.errors import DataError, UsageError
 from mien.lab import datasets, ranks
 from mien.lab.datasets import FaceDataset
-from mien.lab.evaluation.leaks import HASHED_ROWS, pixel_hashes
 from mien.lab.losses import Task
 from mien.lab.losses.taught import Taught
 from mien.lab.methods.method import Recipe
@@ -34,13 +33,12 @@ from mien.lab.training import distributed, launch, runs
 from mien.lab.training.checkpoint import AtomicCheckpoints, KeepRun, SaveEpoch
 from mien.lab.training.feed import ordered_loader, sample_loader, training_loader
 from mien.lab.training.module import REPORTED, Training
+from mien.lab.training.parts import Part, holdout_ids
 from mien.lab.training.recipes import Choice, completed, describe, resolve
 from mien.lab.training.teacher import load_teacher
 from mien.lab.training.times import KeepTimes
 
 MEASURED = 2048  # training rows on which the norms of an exported file are measured
-HOLDOUT_SHARE = 0.1  # of the training split, per class
-HOLDOUT_SEED = 20_130_101  # fixed: the same rows are held out in every run and for every seed
 _PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 _EXPECTED = (  # warnings of Lightning and torch that say nothing new
     ".*does not have many workers.*",
@@ -52,7 +50,8 @@ _EXPECTED = (  # warnings of Lightning and torch that say nothing new
 
 @dataclass(frozen=True)
 class Source:
-    """Where the data come from. select_on: "valid", or "holdout" (a fixed stratified tenth of the training split)."""
+    """Where the data come from. select_on: "valid", or "holdout" (a fixed stratified tenth of the training split).
+    leave_out: the part of the training rows (without the holdout) that is not learnt from, so that the run can answer them."""
 
     name: str
     root: Path | None
@@ -61,6 +60,7 @@ class Source:
     label_rule: str | None = None
     select_on: str = "valid"
     allow_partial: bool = False
+    leave_out: Part | None = None
 
     def load(self, split: str, *, name: str | None = None, label_rule: str | None = None) -> FaceDataset:
         return datasets.load(
@@ -183,6 +183,14 @@ def _refuse_an_unread_rule(choice: Choice, source: Source) -> None:
 def load_data(source: Source, recipe: Recipe) -> tuple[FaceDataset, dict[str, FaceDataset]]:
     """The training rows, and the validation sets by name. Training by rule "joint" validates both heads, each by its own
     default rule; every other rule validates on its own dataset."""
+    data, validation = load_all(source, recipe)
+    if source.leave_out is None:
+        return data, validation
+    return data.subset(np.setdiff1d(np.arange(len(data)), source.leave_out.rows(data))), validation
+
+
+def load_all(source: Source, recipe: Recipe) -> tuple[FaceDataset, dict[str, FaceDataset]]:
+    """The same with the part that is left out."""
     if source.select_on not in ("valid", "holdout"):
         raise UsageError(f"select on {source.select_on!r}: expected valid or holdout")
     rule = source.label_rule or (recipe.label_rule if source.name == "ferplus" else None)
@@ -201,31 +209,6 @@ def load_data(source: Source, recipe: Recipe) -> tuple[FaceDataset, dict[str, Fa
     return data.subset(kept), chosen
 
 
-def holdout_ids(data: FaceDataset) -> tuple[str, ...]:
-    """The ids of the fixed tenth of a training split, stratified by class. Exact copies of a picture stay on one side
-    (FER-2013's Training has 1,236 surplus ones), up to HASHED_ROWS rows; larger sets are divided row by row."""
-    rng = np.random.default_rng(HOLDOUT_SEED)
-    pictures = _pictures(data)
-    labels = np.array([data.labels[rows[0]] for rows in pictures], np.int64)
-    chosen: list[int] = []
-    for label in range(len(data.classes)):
-        mine = rng.permutation(np.flatnonzero(labels == label))
-        held = np.cumsum([len(pictures[i]) for i in mine])
-        wanted = round(HOLDOUT_SHARE * int((data.labels == label).sum()))
-        chosen += [row for i in mine[: np.searchsorted(held, wanted, side="right")] for row in pictures[i]]
-    return tuple(data.ids[i] for i in sorted(chosen))
-
-
-def _pictures(data: FaceDataset) -> list[list[int]]:
-    """The rows of each distinct picture, in the order of their first rows."""
-    if len(data) > HASHED_ROWS:
-        return [[row] for row in range(len(data))]
-    rows: dict[str, list[int]] = {}
-    for row, name in enumerate(pixel_hashes(data)):
-        rows.setdefault(name, []).append(row)
-    return list(rows.values())
-
-
 def _facts(choice: Choice, source: Source, recipe: Recipe, data: FaceDataset, seed: int) -> dict[str, Any]:
     """What must be the same for a run to be resumed."""
     rule = "epoch with the highest accuracy on {} (mean over the heads)"
@@ -237,6 +220,7 @@ def _facts(choice: Choice, source: Source, recipe: Recipe, data: FaceDataset, se
             "protocol": source.protocol,
             "fold": source.fold,
             "fingerprint": data.fingerprint,
+            **({"left_out": str(source.leave_out)} if source.leave_out else {}),
         },
         "rows": len(data),
         "label_rule": data.label_rule,

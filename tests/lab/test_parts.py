@@ -1,0 +1,68 @@
+"""Parts of a training split that a run leaves out: fixed, disjoint, even, copies together, and kept on resume and export."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_fer
+
+from mien.errors import UsageError
+from mien.lab.training import export, runs
+from mien.lab.training.parts import Part
+from mien.lab.training.recipes import Choice, resolve
+from mien.lab.training.trainer import Source, load_data, train
+
+TINY = ("network.widths=(4,8,8,8)", "epochs=1", "batch=16", "sizes=()")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_fer.write(tmp_path_factory.mktemp("data"))
+
+
+def source(root: Path, part: Part | None = None, **options: str) -> Source:
+    return Source("ferplus", root, allow_partial=True, leave_out=part, **options)
+
+
+@pytest.mark.parametrize("select_on", ["valid", "holdout"])
+def test_the_parts_together_are_the_training_rows(data: Path, select_on: str) -> None:
+    _, recipe = resolve(Choice("mien-small"))
+    whole, validation = load_data(source(data, select_on=select_on), recipe)
+    left: list[str] = []
+    for number in (1, 2, 3):
+        rows, held = load_data(source(data, Part(number, 3), select_on=select_on), recipe)
+        assert [s.ids for s in held.values()] == [s.ids for s in validation.values()]
+        out = sorted(set(whole.ids) - set(rows.ids))
+        assert abs(len(out) - len(whole) / 3) <= 1
+        counts = np.array(whole.class_counts) - np.array(rows.class_counts)
+        assert (np.abs(counts - np.array(whole.class_counts) / 3) <= 1).all()
+        left += out
+    assert sorted(left) == sorted(whole.ids)
+
+
+def test_copies_stay_in_one_part(data: Path) -> None:
+    whole = source(data, label_rule="joint").load("train")
+    shown = np.arange(140)
+    shown[100:140] = np.arange(1, 41)  # the classes go round: the same picture under another label
+    copied = replace(whole, read=lambda i: whole.read(int(shown[i])))
+    parts = [set(shown[Part(number, 4).rows(copied)]) for number in (1, 2, 3, 4)]
+    assert sum(map(len, parts)) == len(set(shown))
+
+
+def test_a_run_remembers_the_part_that_it_left_out(data: Path, tmp_path: Path) -> None:
+    choice, part = Choice("mien-small", settings=TINY), Part(2, 3)
+    run = train(choice, source(data, part), tmp_path / "run", say=lambda line: None)
+    assert runs.read(run)["data"]["left_out"] == "2/3"
+    assert export.training_rows(run, data).ids == load_data(source(data, part), resolve(choice)[1])[0].ids
+    with pytest.raises(UsageError, match="holds another run"):
+        train(choice, source(data, Part(1, 3)), run, resume=True, say=lambda line: None)
+    with pytest.raises(UsageError, match="holds another run"):
+        train(choice, source(data), run, resume=True, say=lambda line: None)
+
+
+@pytest.mark.parametrize("text", ["", "1", "1/", "/3", "0/3", "4/3", "1/1", "-1/3", "1/3/3", "a/b", "1.0/3"])
+def test_what_is_no_part_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"part .*expected K/N"):
+        Part.parse(text)
+    assert str(Part.parse("1/3")) == "1/3"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mien.lab import methods
 from mien.lab.batch import Batch, NetworkOutput
@@ -70,8 +70,8 @@ class _Teacher(nn.Module):
         super().__init__()
         self._classes = classes
 
-    def forward(self, images: Tensor) -> NetworkOutput:
-        logits = images.flatten(1)[:, : self._classes]
+    def forward(self, batch: Batch) -> NetworkOutput:
+        logits = batch.images.flatten(1)[:, : self._classes]
         return NetworkOutput(logits, logits)
 
 

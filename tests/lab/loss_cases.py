@@ -29,7 +29,7 @@ class FixedTeacher(nn.Module):
         super().__init__()
         self.register_buffer("logits", logits)
 
-    def forward(self, images: Tensor) -> NetworkOutput:
+    def forward(self, batch: Batch) -> NetworkOutput:
         return NetworkOutput(self.logits, self.logits)
 
 

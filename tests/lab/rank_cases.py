@@ -54,10 +54,10 @@ Found = dict[str, Tensor]
 
 
 class Teacher(nn.Module):
-    """Prefers a class by each picture's brightness."""
+    """Prefers a class by each picture's brightness and by which row it is."""
 
-    def forward(self, images: Tensor) -> NetworkOutput:
-        level = images.flatten(1).mean(dim=1, keepdim=True)
+    def forward(self, batch: Batch) -> NetworkOutput:
+        level = batch.images.flatten(1).mean(dim=1, keepdim=True) + batch.ids[:, None] / 7
         logits = 5 * torch.cos(level * torch.arange(1, CLASSES + 1))
         return NetworkOutput(logits, logits, heads={"fer2013": logits.flip(1)})
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from rank_cases import CLASSES, COUNTS
 from torch import Tensor, nn
 
+from mien.card import InputSpec
 from mien.errors import UsageError
 from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses import Task, TwoHeads
@@ -18,6 +19,7 @@ from mien.lab.methods.method import Augment
 from mien.lab.networks.mien_small import MienSmall
 from mien.lab.networks.network import Shape
 from mien.lab.training import mixing, runs
+from mien.lab.training import teacher as teaching
 from mien.lab.training.mixing import Mix
 from mien.lab.training.module import Training
 
@@ -101,7 +103,7 @@ def test_impossible_options_are_named(options: dict[str, float], told: str) -> N
 
 
 class Teacher(nn.Module):
-    """Counts how often it is asked, and about what."""
+    """A network that keeps what it was asked about."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,8 +150,8 @@ def test_a_step_weighs_both_labels_by_their_shares(options: Augment) -> None:
 
 
 def test_a_teacher_sees_the_mixed_pictures_once_a_step() -> None:
-    teacher = Teacher()
-    training = module(Augment(mixup=1.0), TwoHeads(teacher_weight=0.5), teacher)
+    teacher, spec = Teacher(), InputSpec(SIDE, SIDE, "grey", (0.0,), (1.0,))
+    training = module(Augment(mixup=1.0), TwoHeads(teacher_weight=0.5), teaching.Teacher(teacher, spec, spec))
     for step in range(2):
         training.training_step(batch(), step)
     assert len(teacher.asked) == 2
@@ -158,3 +160,25 @@ def test_a_teacher_sees_the_mixed_pictures_once_a_step() -> None:
         mix = mixing.draw(Augment(mixup=1.0), size=SIDE, seed=5, epoch=0, step=step)
         assert mix is not None
         assert torch.allclose(seen, mix.pictures(plain), atol=1e-6)
+
+
+def test_answers_by_row_are_weighed_like_labels() -> None:
+    """Each row of a mixed batch learns its own row's answer and its partner's, by their shares."""
+    told = np.random.default_rng(1).dirichlet(np.ones(CLASSES), 2 * ROWS).astype(np.float32)
+    seconds = np.random.default_rng(2).dirichlet(np.ones(7), 2 * ROWS).astype(np.float32)
+    answers = teaching.RowAnswers({"noise": told, "fer2013": seconds}, "noise")
+    options = Augment(cutmix=1.0)
+    training = module(options, TwoHeads(votes_weight=0.0, labels_weight=0.0, teacher_weight=1.0), answers)
+    faces = replace(batch(), ids=torch.arange(ROWS) + 3)
+    mix = mixing.draw(options, size=SIDE, seed=5, epoch=0, step=0)
+    assert mix is not None
+    total = training.training_step(faces, 0)
+    output = training.network(mix.pictures(training.prepared(faces).images))
+    assert output.heads is not None
+    expected = 0.0
+    for logits, targets in ((output.logits, told), (output.heads["fer2013"], seconds)):
+        each = -F.log_softmax(logits, dim=1).detach().numpy()
+        for row in range(ROWS):
+            own, partner = targets[row + 3], targets[(row + 1) % ROWS + 3]
+            expected += float(each[row] @ (mix.share * own + (1 - mix.share) * partner)) / ROWS
+    assert total.item() == pytest.approx(expected, rel=1e-5)

@@ -112,42 +112,45 @@ def test_a_teacher_of_other_classes_order_or_colour_is_refused_by_name(
     )
     assert "contempt; train a teacher on the same dataset" in told
     assert not (tmp_path / "a").exists()
-    facts = runs.read(world["teacher"])
     spec = runs.spec_of(runs.load_network(world["teacher"])[2])
+    rows = source(world["root"]).load("train")
     with pytest.raises(UsageError, match=r"it answers neutral, happy.*; the student learns anger, disgust"):
-        load_teacher(world["teacher"], classes=facts["classes"][::-1], spec=spec)
+        load_teacher(world["teacher"], data=replace(rows, classes=rows.classes[::-1]), spec=spec)
     colour = runs.spec_of(runs.load_network(world["teacher"])[2])
     colour = type(colour)(64, 64, "rgb", colour.mean * 3, colour.std * 3)
     with pytest.raises(UsageError, match="it sees grey pictures, the student rgb"):
-        load_teacher(world["teacher"], classes=facts["classes"], spec=colour)
+        load_teacher(world["teacher"], data=rows, spec=colour)
 
 
 def test_a_teacher_sees_the_students_pictures_in_its_own_form(world: dict[str, Path]) -> None:
     """The student's normalisation is undone, the size changed, the teacher's own applied; nothing in it learns."""
-    network, _, recipe, facts = runs.load_network(world["teacher"])
+    network, _, recipe, _ = runs.load_network(world["teacher"])
     own = runs.spec_of(recipe)
     student = type(own)(own.height, own.width, "grey", (0.1,), (0.7,))
-    teacher = load_teacher(world["teacher"], classes=facts["classes"], spec=student)
+    teacher = load_teacher(world["teacher"], data=source(world["root"]).load("train"), spec=student)
     pictures = torch.rand(3, 1, own.height, own.width, generator=torch.Generator().manual_seed(0))
     expected = network((pictures - own.mean[0]) / own.std[0]).logits
-    found = teacher((pictures - 0.1) / 0.7).logits
+    assert isinstance(teacher, Teacher)
+    found = teacher.about((pictures - 0.1) / 0.7).logits
     assert torch.allclose(found, expected, atol=1e-5)
-    assert isinstance(teacher, Teacher) and not any(p.requires_grad for p in teacher.parameters())
-    assert teacher((torch.rand(2, 1, 40, 40) - 0.1) / 0.7).logits.shape == (2, 7)
+    assert not any(p.requires_grad for p in teacher.parameters())
+    assert teacher.about((torch.rand(2, 1, 40, 40) - 0.1) / 0.7).logits.shape == (2, 7)
 
 
 def test_the_bundled_file_teaches_on_the_students_pictures(world: dict[str, Path], tmp_path: Path) -> None:
     """Its answers are the file's own for the same pixels; a rounding may cross a step of int8."""
     classifier = Classifier()
-    spec, labels = classifier.card.input, list(classifier.card.head().labels)
-    teacher = load_teacher(bundled_model(), classes=labels, spec=replace(spec, mean=(0.1,), std=(0.7,)))
+    spec = classifier.card.input
+    rows = Source("ferplus", world["root"], allow_partial=True).load("train")
+    teacher = load_teacher(bundled_model(), data=rows, spec=replace(spec, mean=(0.1,), std=(0.7,)))
     pictures = torch.rand(3, 1, spec.height, spec.width, generator=torch.Generator().manual_seed(0))
-    told = teacher((pictures - 0.1) / 0.7)
+    assert isinstance(teacher, Teacher)
+    told = teacher.about((pictures - 0.1) / 0.7)
     expected = classifier.run(spec.normalise(pictures.numpy())).probabilities
     assert torch.allclose(told.logits.softmax(dim=1), torch.from_numpy(expected["ferplus"]), atol=0.01)
     assert torch.allclose(told.heads["fer2013"].softmax(dim=1), torch.from_numpy(expected["fer2013"]), atol=0.01)
     with pytest.raises(UsageError, match="the student learns anger"):
-        load_teacher(bundled_model(), classes=["anger"], spec=spec)
+        load_teacher(bundled_model(), data=replace(rows, classes=("anger",)), spec=spec)
 
     settings = ("network.widths=(4,4,4,8)", "epochs=1", "batch=32", "sizes=()", "loss.teacher_weight=0.5")
     run = train(

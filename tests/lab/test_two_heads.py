@@ -69,9 +69,9 @@ def test_values_and_gradients_are_those_of_the_slow_loops(balance: float, smooth
 class Teacher(nn.Module):
     """Answers two rows of logits per picture, whatever it sees."""
 
-    def forward(self, images: Tensor) -> NetworkOutput:
+    def forward(self, batch: Batch) -> NetworkOutput:
         torch.manual_seed(4)
-        first, second = torch.randn(len(images), 8), torch.randn(len(images), 7)
+        first, second = torch.randn(len(batch.ids), 8), torch.randn(len(batch.ids), 7)
         return NetworkOutput(first, first, heads={"fer2013": second})
 
 
@@ -81,7 +81,7 @@ def test_a_teacher_adds_the_cross_entropy_to_its_answers() -> None:
     loss = TwoHeads(teacher_weight=0.6).build(Task(COUNTS, 16, teacher=Teacher(), has_votes=True))
     taught = loss(output, faces)
     assert {name: taught[name] for name in alone} == alone and list(taught)[len(alone) :] == ["teacher"]
-    told, rows = Teacher()(faces.images), len(faces.labels)
+    told, rows = Teacher()(faces), len(faces.labels)
     assert output.heads is not None and told.heads is not None
     expected = 0.0
     for theirs, ours in ((told.logits, output.logits), (told.heads["fer2013"], output.heads["fer2013"])):
@@ -105,8 +105,8 @@ def test_a_teacher_that_is_absent_or_has_one_head_is_named() -> None:
         TwoHeads(teacher_weight=1).build(Task(COUNTS, 16, has_votes=True))
 
     class OneHead(nn.Module):
-        def forward(self, images: Tensor) -> NetworkOutput:
-            return NetworkOutput(torch.zeros(len(images), 8), torch.zeros(len(images), 8))
+        def forward(self, batch: Batch) -> NetworkOutput:
+            return NetworkOutput(torch.zeros(len(batch.ids), 8), torch.zeros(len(batch.ids), 8))
 
     loss = TwoHeads(teacher_weight=1).build(Task(COUNTS, 16, teacher=OneHead(), has_votes=True))
     with pytest.raises(UsageError, match="the teacher has no head 'fer2013'"):

@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
 
     app.command("train")(train)
     app.command("export")(export)
+    app.command("cross-fit")(cross_fit)
     app.command("evaluate")(evaluate)
     app.command("compare")(compare)
     app.command("reproduce")(reproduce)
@@ -63,7 +64,10 @@ def train(
     ] = None,
     teacher: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="A trained run, or an .onnx of mien, that gives target distributions."),
+        typer.Option(
+            metavar="RUN",
+            help="What gives target distributions: a trained run, an .onnx of mien, or a .npz of cross-fit.",
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
     devices: Annotated[
@@ -140,6 +144,33 @@ def export(
     typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     for line in exporting.described(path):
         typer.echo(line)
+
+
+def cross_fit(
+    chosen: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="One run for each part: `mien train ... --leave-out 1/3`, 2/3, 3/3."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.npz")],
+    root: Annotated[Path | None, typer.Option("--root", metavar="DIR", help="The runs' data.")] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table", metavar="FILE.csv", help="Also list the rows, those whose label is least believed first."
+        ),
+    ] = None,
+) -> None:
+    """Ask every run about the training rows that it left out. The answers teach: `mien train ... --teacher FILE.npz`. They also
+    tell doubtful labels from sure ones, since no answer comes from a network that learnt its row's label."""
+    with needs_torch():
+        from mien.lab.training import cross_fit as crossing
+    crossing.check_names(out, table)
+    found, rows = crossing.cross_fit(chosen, root)
+    found.save(out)
+    typer.echo(f"{out}: {crossing.summary(found, rows)}")
+    if table is not None:
+        crossing.write_table(found, rows, table)
+        typer.echo(str(table))
 
 
 def evaluate(

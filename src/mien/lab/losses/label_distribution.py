@@ -90,7 +90,7 @@ class TeacherLoss(Taught):
         self.options = options
 
     def forward(self, output: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
-        targets = distribution(self.answers(batch.images).logits)  # q of eq. 3.4
+        targets = distribution(self.answers(batch).logits)  # q of eq. 3.4
         with full_precision(output.logits):
             logits = inputs(output, batch).logits
             if targets.shape != logits.shape:

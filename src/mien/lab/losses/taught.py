@@ -1,4 +1,4 @@
-"""A loss that asks a frozen teacher about the student's own pictures."""
+"""A loss that asks a frozen teacher about the student's own batch."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -7,19 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from mien.lab import ranks
-from mien.lab.batch import NetworkOutput
+from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses.inputs import widen
 from mien.lab.losses.loss import Loss
 
 
 class Taught(Loss):
-    """The teacher follows the loss from device to device, but is neither among its parameters nor in its state dict."""
+    """A teacher is a module that answers a Batch of N rows with a NetworkOutput. It follows the loss from device to device, but is
+    neither among its parameters nor in its state dict."""
 
     def __init__(self, teacher: nn.Module | None) -> None:
         super().__init__()
         # in a tuple, so that it is no submodule
         self._held: tuple[nn.Module, ...] = () if teacher is None else (teacher.requires_grad_(False).eval(),)
-        self._last: tuple[Tensor, NetworkOutput] | None = None  # the pictures last asked about, and the answer
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> Self:
         for teacher in self._held:
@@ -32,13 +32,11 @@ class Taught(Loss):
         return bool(self._held)
 
     @torch.no_grad()
-    def answers(self, images: Tensor) -> NetworkOutput:
-        """The teacher's output for these pictures (N, C, H, W), in eval mode. Must not be asked without a teacher. Asked again
-        about the same tensor, as for a mixed batch's second labels, it does not compute again."""
+    def answers(self, batch: Batch) -> NetworkOutput:
+        """The teacher's output for this rank's rows, in eval mode. Must not be asked without a teacher."""
         (teacher,) = self._held
-        if self._last is None or self._last[0] is not images:
-            self._last = (images, teacher.eval()(images))
-        return self._last[1]
+        output: NetworkOutput = teacher.eval()(batch)
+        return output
 
 
 def distribution(logits: Tensor) -> Tensor:

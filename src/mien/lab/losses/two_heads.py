@@ -74,13 +74,13 @@ class _TwoHeads(Taught):
             hard = (counted * each).sum() / counted.sum()
             terms = {"votes": self.options.votes_weight * soft, "labels": self.options.labels_weight * hard}
             if self.options.teacher_weight:
-                taught = self._taught(logits, second, batch.images)
+                taught = self._taught(logits, second, batch)
                 terms["teacher"] = self.options.teacher_weight * taught
         return terms
 
-    def _taught(self, logits: Tensor, second: Tensor, images: Tensor) -> Tensor:
+    def _taught(self, logits: Tensor, second: Tensor, batch: Batch) -> Tensor:
         """The mean over rows of the cross-entropies of both heads to the teacher's."""
-        answer = self.answers(images)
+        answer = self.answers(batch)
         if answer.heads is None or "fer2013" not in answer.heads:
             raise UsageError("loss two-heads: the teacher has no head 'fer2013'; train one as mien-small is trained")
         pairs = ((answer.logits, logits), (answer.heads["fer2013"], second))

@@ -50,7 +50,7 @@ DDP_OPTIONS: dict[str, Any] = {"static_graph": True, _BUFFERS: False}
 def over_ranks(output: NetworkOutput, batch: Batch) -> tuple[NetworkOutput, Batch]:
     """The whole batch's output and labels from this rank's rows; alone, both as they are.
 
-    `images` and `ids` stay the rank's own: no loss computes from pictures but a teacher's, which gathers the teacher's answers.
+    `images` and `ids` stay the rank's own: no loss computes from them but by a teacher, whose answers it gathers.
     """
     if ranks.count() == 1:
         return output, batch

@@ -194,7 +194,7 @@ def _spread(faces: FaceDataset) -> list[np.ndarray]:
     return [faces.read(int(row)) for row in chosen]
 
 
-def training_rows(folder: Path, root: Path) -> FaceDataset:
+def training_rows(folder: Path, root: Path | None) -> FaceDataset:
     """The rows that the run was trained on, for int8's ranges. Raises DataError when `root` gives others."""
     rows = _loaded(folder, root)[0]
     known = runs.read(folder)["data"]["fingerprint"]
@@ -221,14 +221,19 @@ def validation_rows(folder: Path, root: Path) -> dict[str, FaceDataset]:
     return rows
 
 
-def _loaded(folder: Path, root: Path) -> tuple[FaceDataset, dict[str, FaceDataset]]:
-    """The run's training rows, and head name -> its validation rows, read again from `root`. Their counts need not be the
-    official ones, as the callers compare fingerprints."""
+def _loaded(folder: Path, root: Path | None) -> tuple[FaceDataset, dict[str, FaceDataset]]:
+    """The run's training rows, and head name -> its validation rows, read again from `root`."""
+    return load_data(*source_of(folder, root))
+
+
+def source_of(folder: Path, root: Path | None) -> tuple[Source, Recipe]:
+    """Where the run's data came from, now under `root`, and its recipe. Counts need not be the official ones: compare
+    fingerprints."""
     facts = runs.read(folder)
     _, recipe = resolve(runs.choice_of(facts))
     split = next(iter(facts["validation"].values()))["split"]
     data = facts["data"]
-    source = Source(
+    return Source(
         data["name"],
         root,
         data["protocol"],
@@ -237,8 +242,7 @@ def _loaded(folder: Path, root: Path) -> tuple[FaceDataset, dict[str, FaceDatase
         "holdout" if split == "holdout" else "valid",
         allow_partial=True,
         leave_out=Part.parse(data["left_out"]) if "left_out" in data else None,
-    )
-    return load_data(source, recipe)
+    ), recipe
 
 
 def described(path: Path) -> list[str]:

@@ -28,8 +28,7 @@ class Mix:
 
     def pictures(self, images: Tensor) -> Tensor:
         """(n, C, H, W), this rank's rows -> the same, mixed with the next rows of the whole batch."""
-        partners = _next(ranks.gathered(images))
-        partners = partners[ranks.own() * len(images) :][: len(images)]
+        partners = _partners(images)
         if self.box is None:
             return self.share * images + (1 - self.share) * partners
         top, bottom, left, right = self.box
@@ -43,8 +42,9 @@ class Mix:
 
 
 def next_labels(batch: Batch) -> Batch:
-    """The whole batch with each row's labels replaced by the next row's."""
-    return replace(batch, labels=_next(batch.labels), votes=None if batch.votes is None else _next(batch.votes))
+    """The whole batch with each row's labels, and this rank's with their ids, replaced by the next row's."""
+    votes = None if batch.votes is None else _next(batch.votes)
+    return replace(batch, labels=_next(batch.labels), votes=votes, ids=_partners(batch.ids))
 
 
 def draw(options: Augment, *, size: int, seed: int, epoch: int, step: int) -> Mix | None:
@@ -68,6 +68,11 @@ def _box(share: float, centre: np.ndarray, size: int) -> Mix:
     high = np.rint(np.clip(centre * size + half, 0, size)).astype(int)
     (top, left), (bottom, right) = low.tolist(), high.tolist()
     return Mix(1 - (bottom - top) * (right - left) / size**2, (top, bottom, left, right))
+
+
+def _partners(rows: Tensor) -> Tensor:
+    """This rank's rows -> the next rows of the whole batch."""
+    return _next(ranks.gathered(rows))[ranks.own() * len(rows) :][: len(rows)]
 
 
 def _next(rows: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""A trained run, or a file that mien exported, as a teacher: frozen, and fed the student's pictures in the form that it was
-trained on."""
+"""What teaches a student: a trained run, or a file that mien exported, frozen and fed the student's pictures in the form that it
+was trained on; or the answers that networks gave about rows which they had not learnt from (`cross_fit`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,16 +13,23 @@ from torch import Tensor, nn
 from mien.card import InputSpec
 from mien.classifier import Classifier, joined
 from mien.errors import UsageError
-from mien.lab.batch import NetworkOutput
+from mien.lab.batch import Batch, NetworkOutput
+from mien.lab.datasets import FaceDataset
 from mien.lab.training import runs
+from mien.lab.training.cross_fitted import CrossFitted
 
 
-def load_teacher(path: Path, *, classes: Sequence[str], spec: InputSpec) -> nn.Module:
-    """The best network of the run folder `path`, or the graph of the .onnx file, as a frozen teacher for a student with these
-    classes and this input.
+def load_teacher(path: Path, *, data: FaceDataset, spec: InputSpec) -> nn.Module:
+    """The best network of the run folder `path`, the graph of the .onnx file or the answers in the .npz file, as a frozen teacher
+    for a student of these rows and this input.
 
-    Raises UsageError naming both lists when the classes or their order differ, or the colours do.
+    Raises UsageError naming both lists when the classes or their order differ, or naming what else does: the colours, or a row
+    without an answer.
     """
+    if path.suffix == ".npz":
+        held = CrossFitted.load(path)
+        _check_classes(path, list(held.classes[held.default_head]), data.classes)
+        return _answers_of(held, path, data.ids)
     network: nn.Module
     if path.suffix == ".onnx":
         graph = OnnxNetwork(path)
@@ -30,16 +37,52 @@ def load_teacher(path: Path, *, classes: Sequence[str], spec: InputSpec) -> nn.M
     else:
         network, _, recipe, facts = runs.load_network(path)
         theirs, own = facts["classes"], runs.spec_of(recipe)
-    if list(classes) != theirs:
-        raise UsageError(
-            f"teacher {path}: it answers {', '.join(theirs)}; the student learns {', '.join(classes)}; train a teacher on the "
-            "same dataset and label rule"
-        )
+    _check_classes(path, theirs, data.classes)
     if own.colour != spec.colour:
         raise UsageError(
             f"teacher {path}: it sees {own.colour} pictures, the student {spec.colour}; train one in {spec.colour}"
         )
     return Teacher(network, own, spec)
+
+
+def _check_classes(path: Path, theirs: Sequence[str], classes: Sequence[str]) -> None:
+    if list(classes) != list(theirs):
+        raise UsageError(
+            f"teacher {path}: it answers {', '.join(theirs)}; the student learns {', '.join(classes)}; train a teacher on the "
+            "same dataset and label rule"
+        )
+
+
+def _answers_of(held: CrossFitted, path: Path, ids: Sequence[str]) -> "RowAnswers":
+    """The answers about the rows `ids`, in that order."""
+    place = {row: i for i, row in enumerate(held.ids)}
+    lacking = [row for row in ids if row not in place]
+    if lacking:
+        raise UsageError(
+            f"teacher {path}: no answer for {len(lacking):,} of the {len(ids):,} training rows, first {lacking[0]!r}; pass the "
+            "file that `mien cross-fit` wrote for this dataset, label rule and --select-on"
+        )
+    rows = np.array([place[row] for row in ids])
+    return RowAnswers({head: held.probabilities[head][rows] for head in held.probabilities}, held.default_head)
+
+
+class RowAnswers(nn.Module):
+    """Answers by row, whatever becomes of its picture. probabilities: head -> (rows, K)."""
+
+    def __init__(self, probabilities: Mapping[str, np.ndarray], default: str) -> None:
+        super().__init__()
+        self.default = default
+        self.logits = {head: _logs(torch.from_numpy(values)) for head, values in probabilities.items()}
+
+    def forward(self, batch: Batch) -> NetworkOutput:
+        rows = batch.ids.to(torch.int64)
+        told = {head: logits[rows].to(batch.images.device) for head, logits in self.logits.items()}
+        logits = told.pop(self.default)
+        return NetworkOutput(logits, logits, heads=told or None)
+
+
+def _logs(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
 class OnnxNetwork(nn.Module):
@@ -57,25 +100,30 @@ class OnnxNetwork(nn.Module):
     def forward(self, images: Tensor) -> NetworkOutput:
         rows = np.ascontiguousarray(images.cpu().numpy(), np.float32)
         found = joined(list(self._pool.map(self._classifier.run, np.array_split(rows, self._threads))))
-        told = {
-            name: torch.from_numpy(values).clamp_min(torch.finfo(torch.float32).tiny).log().to(images)
-            for name, values in found.probabilities.items()
-        }
+        told = {name: _logs(torch.from_numpy(values)).to(images) for name, values in found.probabilities.items()}
         logits = told.pop(self.card.default_head)
         return NetworkOutput(logits, torch.from_numpy(found.features).to(images), heads=told or None)
 
 
 class Teacher(nn.Module):
-    """Undoes the student's normalisation, resizes, applies the teacher's own, and asks the network."""
+    """Undoes the student's normalisation, resizes, applies the teacher's own, and asks the network. Asked again about the same
+    tensor of pictures, as for a mixed batch's second labels, it does not compute again."""
 
     def __init__(self, network: nn.Module, own: InputSpec, student: InputSpec) -> None:
         super().__init__()
         self.network, self.side = network.eval().requires_grad_(False), own.height
         constants = torch.tensor([[own.mean, own.std], [student.mean, student.std]]).view(2, 2, 1, -1, 1, 1)
         self.register_buffer("constants", constants)
+        self._last: tuple[Tensor, NetworkOutput] | None = None  # the pictures last seen, and the answer
+
+    def forward(self, batch: Batch) -> NetworkOutput:
+        if self._last is None or self._last[0] is not batch.images:
+            self._last = (batch.images, self.about(batch.images))
+        return self._last[1]
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> NetworkOutput:
+    def about(self, images: Tensor) -> NetworkOutput:
+        """Of the student's pictures (N, C, H, W)."""
         constants = self.get_buffer("constants")
         (mean, std), (student_mean, student_std) = constants[0], constants[1]
         pictures = images * student_std + student_mean

@@ -89,7 +89,7 @@ def train(
 
     resume: go on from `folder`/last.ckpt where there is one; its run.json must say the same recipe, data and seed.
     pretrained: a checkpoint to start from (.safetensors, .pth, or .onnx of ours). teacher: a run folder whose network gives
-    the targets, or an .onnx of ours.
+    the targets, an .onnx of ours, or the .npz of `mien cross-fit`.
     watched: rows that are reported later. They choose nothing; the epoch that is best on them is kept as
     best_on_test.ckpt, to show how much choosing by them would flatter.
     devices, nodes: processes per machine and machines (`launch`); default: one, or what torchrun or SLURM started. The run is
@@ -137,7 +137,7 @@ def _train(
     _same_everywhere(run)
     last = ranks.decided(lambda: _resumable(folder, run, recipe, resume))
     _quiet(threads)
-    frozen = None if teacher is None else load_teacher(teacher, classes=data.classes, spec=runs.spec_of(recipe))
+    frozen = None if teacher is None else load_teacher(teacher, data=data, spec=runs.spec_of(recipe))
     module, facts = _build(recipe, data, validation, seed, run, frozen)
     if watched is not None:
         module.validation += (REPORTED,)
@@ -240,7 +240,11 @@ def _origins(pretrained: Path | None, teacher: Path | None) -> dict[str, Any]:
         if path is not None and not path.is_file():
             raise UsageError(
                 f"--{name} {path}: no such file; pass "
-                + ("a checkpoint" if name == "pretrained" else "a run folder, or an .onnx file of mien")
+                + (
+                    "a checkpoint"
+                    if name == "pretrained"
+                    else "a run folder, an .onnx file of mien, or the .npz of `mien cross-fit`"
+                )
             )
     return {
         name: None if path is None else {"file": path.name, "sha256": file_sha256(path)} for name, path in files.items()
@@ -249,7 +253,7 @@ def _origins(pretrained: Path | None, teacher: Path | None) -> dict[str, Any]:
 
 def _taught_by(teacher: Path | None) -> Path | None:
     """The file of a teacher that is a run folder or a file."""
-    return teacher if teacher is None or teacher.suffix == ".onnx" else teacher / "best.ckpt"
+    return teacher if teacher is None or teacher.suffix in (".onnx", ".npz") else teacher / "best.ckpt"
 
 
 def _resumable(folder: Path, run: dict[str, Any], recipe: Recipe, resume: bool) -> Path | None:

@@ -1,0 +1,185 @@
+"""Out-of-fold answers: who answers which row, that they teach and tell doubtful labels, and what is refused."""
+
+import csv
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_fer
+import torch
+
+from mien import cli
+from mien.errors import DataError, UsageError
+from mien.expressions import BASIC, EXPRESSIONS
+from mien.lab.batch import Batch
+from mien.lab.training import runs
+from mien.lab.training.cross_fit import believed, cross_fit, summary, write_table
+from mien.lab.training.cross_fitted import CrossFitted
+from mien.lab.training.export import TrainedRun
+from mien.lab.training.parts import Part
+from mien.lab.training.recipes import Choice
+from mien.lab.training.teacher import RowAnswers, load_teacher
+from mien.lab.training.trainer import Source, train
+
+pytestmark = pytest.mark.slow  # tiny trainings
+
+TINY = ("network.widths=(4,8,8,8)", "epochs=4", "batch=16", "sizes=()", "lr=0.05")
+
+
+def trained(root: Path, folder: Path, part: Part | None, *settings: str, data: str = "ferplus", seed: int = 0) -> Path:
+    source = Source(data, root, allow_partial=True, leave_out=part)
+    choice = Choice("mien-small", settings=(*TINY, *settings))
+    return train(choice, source, folder, seed=seed, threads=1, say=lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small FER-2013 with votes, and a run for each third."""
+    place = tmp_path_factory.mktemp("cross")
+    root = small_fer.write(place / "data")
+    folders = {str(n): trained(root, place / str(n), Part(n, 3), seed=n) for n in (1, 2, 3)}
+    return {"root": root, **folders}
+
+
+def folders(world: dict[str, Path], numbers: str = "123") -> list[Path]:
+    return [world[number] for number in numbers]
+
+
+def test_every_row_is_answered_by_the_run_that_left_it_out(world: dict[str, Path]) -> None:
+    found, data = cross_fit(folders(world, "312"), world["root"])
+    assert found.ids == data.ids and len(data) == 140
+    assert found.classes == {"ferplus": EXPRESSIONS, "fer2013": BASIC} and found.default_head == "ferplus"
+    for number in (1, 2, 3):
+        run = TrainedRun(world[str(number)])
+        rows = Part(number, 3).rows(data)
+        assert found.facts["runs"][f"{number}/3"] == run.sha256
+        pictures = run.card.input.prepare([data.read(int(row)) for row in rows])
+        mirrored = np.ascontiguousarray(pictures[..., ::-1])
+        for head, answers in found.probabilities.items():
+            expected = (run.run(pictures).probabilities[head] + run.run(mirrored).probabilities[head]) / 2
+            assert np.allclose(answers[rows], expected, atol=1e-6)
+
+
+def test_a_file_comes_back_as_it_was(world: dict[str, Path], tmp_path: Path) -> None:
+    found, _ = cross_fit(folders(world), world["root"])
+    path = tmp_path / "new" / "answers.npz"
+    found.save(path)
+    back = CrossFitted.load(path)
+    assert (back.ids, back.classes, back.default_head) == (found.ids, found.classes, found.default_head)
+    assert json.loads(json.dumps(dict(found.facts))) == dict(back.facts)
+    for head, answers in found.probabilities.items():
+        assert np.array_equal(back.probabilities[head], answers)
+    assert [file.name for file in path.parent.iterdir()] == ["answers.npz"]
+    whole = path.read_bytes()
+    for name, held in {"cut": whole[:-300], "empty": b"", "text": b"hello"}.items():
+        damaged = tmp_path / f"{name}.npz"
+        damaged.write_bytes(held)
+        with pytest.raises(DataError, match=rf"{damaged}: not answers about left-out rows .*mien cross-fit"):
+            CrossFitted.load(damaged)
+    np.savez(
+        tmp_path / "other.npz",
+        ids=np.arange(3),
+        card=np.array(json.dumps({"default_head": "a", "classes": {}, "facts": {}})),
+    )
+    with pytest.raises(DataError, match="its arrays are not those that it names"):
+        CrossFitted.load(tmp_path / "other.npz")
+
+
+def test_answers_follow_the_rows_of_the_student(world: dict[str, Path], tmp_path: Path) -> None:
+    """A student of fewer rows, in another order, is told each row's own answer."""
+    found, data = cross_fit(folders(world), world["root"])
+    found.save(tmp_path / "answers.npz")
+    spec = runs.spec_of(runs.load_network(world["1"])[2])
+    chosen = np.array([99, 3, 50, 0])
+    teacher = load_teacher(tmp_path / "answers.npz", data=data.subset(chosen), spec=spec)
+    assert isinstance(teacher, RowAnswers)
+    told = teacher(Batch(torch.zeros(2, 1, 48, 48), torch.zeros(2, dtype=torch.int64), None, torch.tensor([3, 1])))
+    assert told.heads is not None
+    for head, logits in (("ferplus", told.logits), ("fer2013", told.heads["fer2013"])):
+        assert np.allclose(logits.softmax(dim=1).numpy(), found.probabilities[head][[0, 3]], atol=1e-6)
+    fewer = CrossFitted(
+        found.ids[:-2], {h: p[:-2] for h, p in found.probabilities.items()}, found.classes, "ferplus", {}
+    )
+    fewer.save(tmp_path / "fewer.npz")
+    with pytest.raises(UsageError, match=r"no answer for 2 of the 140 training rows, first '00138'"):
+        load_teacher(tmp_path / "fewer.npz", data=data, spec=spec)
+
+
+def test_the_commands_teach_by_out_of_fold_answers(
+    world: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers, table, root = tmp_path / "answers.npz", tmp_path / "rows.csv", str(world["root"])
+
+    def ran(arguments: Sequence[str]) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(arguments))
+        told = capsys.readouterr()
+        return int(ended.value.code or 0), told.out + told.err
+
+    status, told = ran(
+        ["cross-fit", *map(str, folders(world)), "--root", root, "-o", str(answers), "--table", str(table)]
+    )
+    assert status == 0, told
+    assert told.startswith(f"{answers}: 140 rows; fer2013: the label is the first answer for ")
+    settings = [word for setting in (*TINY, "loss.teacher_weight=0.5") for word in ("--set", setting)]
+    student = [
+        "train", "mien-small", "--data", "ferplus", "--root", root, "--allow-partial", "--threads", "1", *settings,
+        "--teacher", str(answers), "-o", str(tmp_path / "student"),
+    ]  # fmt: skip
+    assert ran(student)[0] == 0
+    assert runs.read(tmp_path / "student")["teacher"]["file"] == "answers.npz"
+    columns = (tmp_path / "student" / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert "train_teacher" in columns
+    status, told = ran(["cross-fit", str(world["1"]), "--root", root, "-o", str(tmp_path / "answers.txt")])
+    assert status == 2 and "expected a file name that ends in .npz" in told
+    status, told = ran([*student[:-4], "-o", str(tmp_path / "x"), "--teacher", str(tmp_path / "none.npz")])
+    assert status == 2 and "no such file; pass a run folder, an .onnx file of mien, or the .npz" in " ".join(
+        told.split()
+    )
+
+
+def test_the_table_begins_with_the_label_that_is_least_believed(world: dict[str, Path], tmp_path: Path) -> None:
+    found, data = cross_fit(folders(world), world["root"])
+    write_table(found, data, tmp_path / "rows.csv")
+    rows = list(csv.DictReader((tmp_path / "rows.csv").read_text(encoding="utf-8").splitlines()))
+    assert sorted(row["id"] for row in rows) == sorted(data.ids)
+    believed_in = [float(row["label_probability"]) for row in rows]
+    assert believed_in == sorted(believed_in)
+    for row in rows[:5] + rows[-5:]:
+        place = data.ids.index(row["id"])
+        answers = found.probabilities["fer2013"][place]
+        assert row["label"] == data.classes[data.labels[place]]
+        assert float(row["label_probability"]) == pytest.approx(answers[BASIC.index(row["label"])], abs=1e-4)
+        assert row["answer"] == BASIC[int(answers.argmax())]
+        assert float(row["answer_probability"]) == pytest.approx(answers.max(), abs=1e-4)
+    head, confidence = believed(found, data)
+    assert head == "fer2013"
+    right = 100 * np.mean([row["label"] == row["answer"] for row in rows])
+    assert f"first answer for {right:.1f} %" in summary(found, data)
+    assert f"for {100 * (confidence < 0.05).mean():.1f} %" in summary(found, data)
+
+
+def test_runs_that_do_not_share_out_the_rows_are_refused(world: dict[str, Path], tmp_path: Path) -> None:
+    root = world["root"]
+    with pytest.raises(UsageError, match=r"the runs left out 1/3, 3/3; expected one run for each of 1/3, 2/3, 3/3"):
+        cross_fit(folders(world, "13"), root)
+    with pytest.raises(UsageError, match=r"the runs left out 1/3, 2/3, 2/3; expected"):
+        cross_fit(folders(world, "122"), root)
+    half = trained(root, tmp_path / "half", Part(2, 2), "epochs=1")
+    with pytest.raises(UsageError, match=r"the runs left out 1/3, 2/2, 3/3; expected"):
+        cross_fit([world["1"], half, world["3"]], root)
+    all_rows = trained(root, tmp_path / "all", None, "epochs=1")
+    with pytest.raises(UsageError, match=r"trained on all rows.*--leave-out K/N"):
+        cross_fit([all_rows], root)
+    other = tmp_path / "other"
+    shutil.copytree(world["2"], other)
+    facts = json.loads((other / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps({**facts, "selection_rule": "another"}))
+    with pytest.raises(UsageError, match=f"{other}: it was trained on other data, labels or selection"):
+        cross_fit([world["1"], other, world["3"]], root)
+    elsewhere = small_fer.write(tmp_path / "elsewhere", seed=1)
+    with pytest.raises(DataError, match="pass the root that it was trained on"):
+        cross_fit(folders(world), elsewhere)

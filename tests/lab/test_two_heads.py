@@ -99,7 +99,7 @@ def test_a_teacher_adds_the_cross_entropy_to_its_answers() -> None:
 
 
 def test_a_teacher_that_is_absent_or_has_one_head_is_named() -> None:
-    with pytest.raises(UsageError, match="teacher_weight -1: expected 0"):
+    with pytest.raises(UsageError, match="teacher_weight=-1: expected 0 or more"):
         TwoHeads(teacher_weight=-1)
     with pytest.raises(UsageError, match=r"pass --teacher RUN, or --teacher FILE\.onnx"):
         TwoHeads(teacher_weight=1).build(Task(COUNTS, 16, has_votes=True))
@@ -126,5 +126,5 @@ def test_without_votes_it_says_what_to_pass() -> None:
 
 
 def test_a_negative_balance_is_refused() -> None:
-    with pytest.raises(UsageError, match="balance -1: expected 0"):
+    with pytest.raises(UsageError, match="balance=-1: expected 0 or more"):
         TwoHeads(balance=-1)

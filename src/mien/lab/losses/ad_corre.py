@@ -21,6 +21,7 @@ from mien.errors import UsageError
 from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses.inputs import full_precision, inputs
 from mien.lab.losses.loss import Loss, Task
+from mien.lab.options import check_fields
 
 WEIGHT_FLOOR = 1e-6  # epsilon of eq. 7, printed as 10e-7
 VARIANCE_FLOOR = 1e-12  # D1: keeps the correlation of a constant vector finite
@@ -45,11 +46,7 @@ class AdCorre:
     virtual: int = 1
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.virtual < 1 or self.history < 0:
-            raise UsageError(
-                f"ad-corre loss: k={self.k}, virtual={self.virtual}, history={self.history}; expected k and virtual of "
-                "at least 1 and history of at least 0"
-            )
+        check_fields(self)
 
     @property
     def embeddings(self) -> int:

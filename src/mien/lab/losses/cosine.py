@@ -8,7 +8,7 @@ from torch import Tensor
 from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses.inputs import full_precision, inputs
 from mien.lab.losses.loss import Loss, Task
-from mien.lab.options import check_choices
+from mien.lab.options import check_fields
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Cosine:
     over: Literal["sample", "batch"] = "sample"
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self)
 
     @property
     def embeddings(self) -> int:

@@ -21,7 +21,7 @@ from mien.lab.losses.centres import CentreInit, Centres, class_means
 from mien.lab.losses.inputs import Inputs, full_precision, inputs
 from mien.lab.losses.loss import Loss, Task
 from mien.lab.losses.softmax import WeightedSoftmax, WeightedSoftmaxLoss
-from mien.lab.options import check_choices
+from mien.lab.options import check_fields
 
 CentreUpdate = Literal["paper", "autograd"]
 Classification = Literal["softmax", "weighted-softmax"]
@@ -53,7 +53,7 @@ class Islets:
     classification: Classification = "softmax"
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self)
 
     @property
     def embeddings(self) -> int:

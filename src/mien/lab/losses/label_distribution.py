@@ -16,7 +16,7 @@ from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses.inputs import full_precision, inputs
 from mien.lab.losses.loss import Loss, Task
 from mien.lab.losses.taught import Taught, distribution
-from mien.lab.options import check_choices
+from mien.lab.options import check_fields
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class LabelDistribution:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self)
 
     @property
     def embeddings(self) -> int:

@@ -11,7 +11,7 @@ from mien.errors import UsageError
 from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses.inputs import full_precision, inputs
 from mien.lab.losses.loss import Loss, Task
-from mien.lab.options import check_choices
+from mien.lab.options import check_fields
 
 Reduction = Literal["wmean", "mean", "sum"]
 
@@ -24,8 +24,7 @@ class Softmax:
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.smoothing < 1:
-            raise UsageError(f"smoothing {self.smoothing:g}: expected 0 (none) or more, under 1")
+        check_fields(self)
 
     @property
     def embeddings(self) -> int:
@@ -58,7 +57,7 @@ class WeightedSoftmax:
     reduction: Reduction = "wmean"
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self)
 
     @property
     def embeddings(self) -> int:

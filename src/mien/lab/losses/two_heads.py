@@ -12,6 +12,7 @@ from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses.inputs import widen
 from mien.lab.losses.loss import Loss, Task
 from mien.lab.losses.taught import Taught, distribution
+from mien.lab.options import check_fields
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,7 @@ class TwoHeads:
     teacher_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("votes_weight", "labels_weight"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} {getattr(self, name):g}: expected 0 (not learnt from) or more")
-        if not 0 <= self.smoothing < 1:
-            raise UsageError(f"smoothing {self.smoothing:g}: expected 0 (none) or more, under 1")
-        if self.balance < 0:
-            raise UsageError(f"balance {self.balance:g}: expected 0 (all rows alike) or more, 1 for all classes alike")
-        if self.teacher_weight < 0:
-            raise UsageError(f"teacher_weight {self.teacher_weight:g}: expected 0 (no teacher) or more")
+        check_fields(self)
 
     @property
     def embeddings(self) -> int:

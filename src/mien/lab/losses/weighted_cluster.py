@@ -24,7 +24,7 @@ from mien.lab.losses.softmax import (
     WeightedSoftmaxLoss,
     reduce_weighted,
 )
-from mien.lab.options import check_choices
+from mien.lab.options import check_fields
 
 ClusterUpdate = Literal["paper", "autograd", "as_printed", "normalised"]
 
@@ -53,7 +53,7 @@ class WeightedCluster:
     centre_deviation: float = 0.01
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self)
 
     @property
     def embeddings(self) -> int:

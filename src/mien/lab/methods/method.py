@@ -9,7 +9,7 @@ from mien.errors import UsageError
 from mien.lab.evaluation.evaluate import VIEWS
 from mien.lab.losses import LossOptions
 from mien.lab.networks import NetworkOptions
-from mien.lab.options import check_choices
+from mien.lab.options import check_fields
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Augment:
     mix_alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self)
         _check("augment.", self, _augment_rules(self))
 
 
@@ -98,7 +98,7 @@ class Recipe:
     early_stop: int = 0
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self)
         _check("", self, _recipe_rules(self))
 
 

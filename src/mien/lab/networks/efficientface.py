@@ -13,7 +13,7 @@ from mien.lab.networks.modulator import Combine, Modulator
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d
 from mien.lab.networks.patches import split_quarters, stitch_quarters
-from mien.lab.options import check_choices
+from mien.lab.options import check_fields
 
 STEM = 29
 STAGES = ((4, 4), (8, 8), (16, 4))  # channels in stems, units: 116, 232, 464
@@ -31,7 +31,7 @@ class EfficientFace:
     combine: Combine = "multiply"
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self)
 
     @property
     def minimum_size(self) -> int:

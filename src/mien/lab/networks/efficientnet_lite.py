@@ -18,6 +18,7 @@ from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import linear_head
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d
+from mien.lab.options import check_fields
 
 # EfficientNet-B0's stages: repeats, kernel, stride, expansion, channels
 STAGES = (
@@ -44,6 +45,9 @@ class EfficientNetLite:
     enlarge: int = 1
     dropout: float = 0.2
     second_head: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def minimum_size(self) -> int:

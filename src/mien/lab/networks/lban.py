@@ -16,7 +16,7 @@ from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import EmbeddingHead, FeatureHead
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d
-from mien.lab.options import check_choices
+from mien.lab.options import check_fields
 
 CHANNELS = (64, 128, 256, 512)  # stem and the three stages, section 3.2
 SAMPLINGS = (2, 1, 0)  # down- and up-samplings of the three attention branches, section 3.2
@@ -48,7 +48,7 @@ class Lban:
     filter_seed: int = 0
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self)
 
     @property
     def minimum_size(self) -> int:

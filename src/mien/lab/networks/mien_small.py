@@ -21,6 +21,7 @@ from mien.expressions import BASIC
 from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import EmbeddingHead
 from mien.lab.networks.network import Network, Shape, check_size
+from mien.lab.options import check_fields
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ class MienSmall:
             raise UsageError(
                 f"network.widths={self.widths} and network.depths={self.depths}: expected as many of each, one for each stage"
             )
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"network.dropout={self.dropout:g}: expected a probability from 0, under 1")
+        check_fields(self)
 
     @property
     def minimum_size(self) -> int:

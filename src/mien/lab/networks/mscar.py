@@ -15,7 +15,7 @@ from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import linear_head
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d, SampleStandardise
-from mien.lab.options import check_choices
+from mien.lab.options import check_fields
 
 REDUCTION = 8  # r of section 2.1
 CHANNELS = (64, 128, 256, 512)  # stem, R1, R2, R3 at width 1 (D1)
@@ -37,7 +37,7 @@ class Mscar:
     standardise: Literal["samplewise", "none"] = "samplewise"
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self)
 
     @property
     def minimum_size(self) -> int:

@@ -16,7 +16,7 @@ from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d
 from mien.lab.networks.patches import split_quarters, stitch_quarters
 from mien.lab.networks.resnet import ResNet18, ResNet50, Stem, stages
-from mien.lab.options import check_choices
+from mien.lab.options import check_fields
 
 STEM = 29  # channels of conv1, section 3.1
 LOCAL = 128  # channels of the local features, D2
@@ -34,7 +34,7 @@ class ResFace:
     width: float = 1.0
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self)
 
     @property
     def minimum_size(self) -> int:

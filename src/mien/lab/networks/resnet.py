@@ -15,7 +15,7 @@ from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import EmbeddingHead, FeatureHead, Head, LinearHead
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d, Vggface2Input
-from mien.lab.options import check_choices
+from mien.lab.options import check_fields
 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 PLANES = (64, 128, 256, 512)
@@ -44,7 +44,7 @@ class ResNet50:
     stride: Stride = "first"
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self)
 
     @property
     def depth(self) -> int:

@@ -11,6 +11,7 @@ from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import EmbeddingHead, FeatureHead
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d
+from mien.lab.options import check_fields
 
 STAGES = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # channels and convolutions before each pooling
 FEATURE_DIM = 128  # LBAN-IL, section 4.2
@@ -22,6 +23,9 @@ class Vgg19:
 
     width: float = 1.0
     dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def minimum_size(self) -> int:

@@ -12,6 +12,7 @@ from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import linear_head
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d
+from mien.lab.options import check_fields
 
 STEM = (32, 64)
 ENTRY = (128, 256, 728)
@@ -26,6 +27,9 @@ class Xception:
 
     width: float = 1.0
     dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def minimum_size(self) -> int:

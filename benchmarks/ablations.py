@@ -1,9 +1,10 @@
 """Which labels and which of the papers' losses help the bundled model's network? Short second passes from one trained start.
 
-    python benchmarks/ablations.py START --root DIR -o RUNS --seeds 2    trains what is missing, one pass after another
-    python benchmarks/ablations.py                                       only the results, from the records
+    python benchmarks/ablations.py START --root DIR -o RUNS --teacher ANSWERS.npz --seeds 2   trains what is missing, in turn
+    python benchmarks/ablations.py                                                            only the results, from the records
 
-START is a checkpoint of the network (mien-small-7's best.ckpt: 48 epochs from a random start, both label sets). Every pass has
+START is a checkpoint of the network (mien-small-7's best.ckpt: 48 epochs from a random start, both label sets), ANSWERS what
+`mien cross-fit` wrote of fold-1-of-3-second, fold-2-of-3-second and fold-3-of-3-second. Every pass has
 the same faces (FER-2013's Training), epochs, augmentation and learning rate; its loss alone differs. The epoch is chosen on
 PublicTest, on which the accuracy is told, so all passes are flattered alike. Records go to benchmarks/ablations, results to
 benchmarks/results/ablations.json. Killed, it goes on where it was.
@@ -56,12 +57,18 @@ class Pass:
         single = () if self.loss is None else ("network.second_head=False",)
         return [*data, *(word for one in (*COMMON, *single, *self.settings) for word in ("--set", one))]
 
+    @property
+    def taught(self) -> bool:
+        """Whether it learns from the out-of-fold answers."""
+        return any(setting.startswith("loss.teacher_weight") for setting in self.settings)
+
 
 BASELINE = "labels alone"
 PASSES = (
     Pass(BASELINE, "softmax"),
     Pass("labels and votes", None),
     Pass("labels and votes, rare classes counted more", None, ("loss.balance=0.25",)),
+    Pass("labels, votes and out-of-fold answers", None, ("loss.teacher_weight=0.5",)),
     Pass("WCL's weighted softmax", "weighted-softmax"),
     Pass("WCL's weighted-cluster loss", "weighted-cluster", ("loss.weight=0.1", "loss.centre_init=batch-means")),
     Pass("LBAN-IL's islets loss", "islets", ("loss.weight=0.03", "loss.centre_init=batch-means")),
@@ -76,10 +83,13 @@ def folder_of(one: Pass, seed: int) -> str:
     return f"{'-'.join(words)}-seed-{seed}"
 
 
-def train(one: Pass, seed: int, start: Path, root: Path, out: Path) -> Path:
-    run = out / folder_of(one, seed)
-    where = ["--root", str(root), "-o", str(run), "--pretrained", str(start), "--seed", str(seed), "--resume"]
-    subprocess.run([sys.executable, "-m", "mien", "train", "mien-small", *one.words, *where], check=True)
+def train(one: Pass, seed: int, options: argparse.Namespace) -> Path:
+    run: Path = options.out / folder_of(one, seed)
+    where = ["--root", options.root, "-o", run, "--pretrained", options.start, "--seed", seed, "--resume"]
+    taught = ["--teacher", options.teacher] if one.taught else []
+    subprocess.run(
+        [sys.executable, "-m", "mien", "train", "mien-small", *one.words, *map(str, where + taught)], check=True
+    )
     return run
 
 
@@ -137,16 +147,17 @@ def main() -> None:
     parser.add_argument("start", type=Path, nargs="?", metavar="START")
     parser.add_argument("--root", type=Path)
     parser.add_argument("-o", "--out", type=Path, metavar="RUNS")
+    parser.add_argument("--teacher", type=Path, metavar="ANSWERS")
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     if options.start is not None:
-        if options.root is None or options.out is None:
-            parser.error("training needs --root and -o")
+        if options.root is None or options.out is None or options.teacher is None:
+            parser.error("training needs --root, -o and --teacher")
         for seed in range(options.seeds):
             for one in PASSES:
                 if (RECORDS / folder_of(one, seed) / SCORE).is_file():
                     continue
-                run = train(one, seed, options.start, options.root, options.out)
+                run = train(one, seed, options)
                 record(run, RECORDS / run.name)
                 told = json.dumps(judged(run, options.root), indent=1) + "\n"
                 (RECORDS / run.name / SCORE).write_text(told, encoding="utf-8")

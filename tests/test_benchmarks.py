@@ -241,6 +241,15 @@ def test_another_processors_answers_are_put_together_again(
     assert set(there) == {"ferplus"} and there["ferplus"] == pytest.approx(here["ferplus"], abs=1e-6)
 
 
+def test_doubted_labels_are_held_to_the_voters() -> None:
+    confidence = np.array([0.0, 0.04, 0.05, 0.5, 0.9, 1.0])
+    labels, first, voted = np.array([0, 0, 1, 1, 2, 2]), np.array([1, 2, 1, 1, 2, 2]), np.array([1, 0, -1, 1, 2, 0])
+    found = script("doubted").by_band(confidence, labels, first, voted)
+    assert [(band["n"], band["voted"]) for band in found] == [(2, 2), (1, 0), (0, 0), (1, 1), (2, 2)]
+    assert [band["contradicted"] for band in found] == [0.5, None, None, 0.0, 0.5]
+    assert [band["with_the_network"] for band in found] == [0.5, None, None, 1.0, 0.5]
+
+
 def test_a_changed_answer_is_counted() -> None:
     older = script("older_processor")
     here, there = np.array([[0.6, 0.4], [0.2, 0.8]]), np.array([[0.4, 0.6], [0.2, 0.8]])

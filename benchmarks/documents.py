@@ -322,6 +322,28 @@ def together_table() -> str:
     return "\n".join([*lines, "", f"PublicTest, measured {found['date']}."])
 
 
+def doubted_table() -> str:
+    """Labels by how much an out-of-fold answer believes them, and what FER+'s voters say."""
+    found = result("doubted")
+    lines = [
+        "| probability of the label, out of fold | rows | with a FER+ majority | majority is another class, % | "
+        "majority is the network's first answer, % |",
+        "|---|---|---|---|---|",
+    ]
+    for band in found["bands"]:
+        said = [f"{100 * band[key]:.1f}" for key in ("contradicted", "with_the_network")]
+        span = f"{100 * band['low']:.0f} to {100 * band['high']:.0f} %"
+        lines.append(f"| {span} | {band['n']:,} | {band['voted']:,} | {' | '.join(said)} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"The first answers are FER-2013's labels on {percent(found['accuracy'])} % of the rows; the majority contradicts "
+            f"{percent(found['contradicted'])} % of all labels that have one. Measured {found['date']}.",
+        ]
+    )
+
+
 def older_processor_sentence() -> str:
     found = result("older_processor")
     here, there = (found["public_test"][where] for where in ("here", "there"))
@@ -502,6 +524,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "accuracy": accuracy_table,
     "older-processor": older_processor_sentence,
     "together": together_table,
+    "doubted": doubted_table,
     "recall": recall_table,
     "file": file_table,
     "speed": speed_table,

@@ -41,7 +41,9 @@ def test_to_deepface() -> None:
     assert sum(found["emotion"].values()) == pytest.approx(100)
     assert found["emotion"]["happy"] == pytest.approx(50) and found["emotion"]["angry"] == pytest.approx(12.5)
     assert found["dominant_emotion"] == "happy" and found["face_confidence"] == 0.99
-    assert found["region"] == {"x": -3, "y": 4, "w": 53, "h": 57, "left_eye": (40, 21), "right_eye": (12, 21)}
+    assert found["region"] == {"x": 0, "y": 4, "w": 50, "h": 57, "left_eye": (40, 21), "right_eye": (12, 21)}
+    (wide,) = reading(face(box=(-5.0, -7.0, 130.0, 90.0))).to_deepface()
+    assert [wide["region"][side] for side in "xywh"] == [0, 0, 100, 80]
     (without,) = reading(face(landmarks=None)).to_deepface()
     assert without["region"]["left_eye"] is None
 

@@ -75,6 +75,10 @@ HEAD, INPUT, CROP = card().head(), card().input, card().crop
         ({"input": replace(INPUT, height=0)}, "must be positive"),
         ({"crop": replace(CROP, template=CROP.template[:3])}, "3 template points"),
         ({"heads": {"ferplus": replace(HEAD, labels=("sad", "sad"))}}, "repeat"),
+        (
+            {"heads": {"ferplus": replace(HEAD, labels=("happy", "calm", "angry"))}},
+            "labels 'angry', 'calm', expected of neutral",
+        ),
         ({"heads": {"ferplus": replace(HEAD, temperature=0.0)}}, "temperature"),
     ],
 )

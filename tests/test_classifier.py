@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -73,6 +75,62 @@ def test_a_card_that_contradicts_the_graph_is_refused(tmp_path: Path) -> None:
         Classifier(tiny.write(tmp_path / "large.onnx", tiny.card(), metadata=large))
     with pytest.raises(ModelError, match="no output named 'features'"):
         Classifier(tiny.write(tmp_path / "bare.onnx", tiny.card(), features="hidden"))
+
+
+def changed(path: Path, change: Callable[[onnx.ModelProto], None]) -> Path:
+    """A tiny model's file after `change`."""
+    model = onnx.load(tiny.write(path, tiny.card()))
+    change(model)
+    onnx.save(model, path)
+    return path
+
+
+def one_at_a_time(model: onnx.ModelProto) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def reshaped_to_one(model: onnx.ModelProto) -> None:
+    """Takes any batch, and fails on more than one picture."""
+    shape = onnx.numpy_helper.from_array(np.array([1, 48 * 48], np.int64), "one")
+    model.graph.initializer.append(shape)
+    model.graph.node[0].CopyFrom(onnx.helper.make_node("Reshape", ["image", "one"], ["flat"]))
+
+
+def not_a_number(model: onnx.ModelProto) -> None:
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "b")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(8, np.nan, np.float32), "b"))
+
+
+def logits(model: onnx.ModelProto) -> None:
+    model.graph.node[3].CopyFrom(onnx.helper.make_node("Identity", ["logits"], ["probabilities"]))
+
+
+def half_precision(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    model.graph.node[0].input[0] = "wide"
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["image"], ["wide"], to=onnx.TensorProto.FLOAT))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            one_at_a_time,
+            r"takes image: tensor\(float\) \[1, 1, 48, 48\]; expected one input, tensor\(float\) with a batch",
+        ),
+        (half_precision, r"takes image: tensor\(float16\).*; expected one input, tensor\(float\)"),
+        (reshaped_to_one, r"the graph fails on a batch of 2 \(.*\); export it again"),
+        (not_a_number, "head 'ferplus' answers with no probabilities"),
+        (logits, "head 'ferplus' answers with no probabilities"),
+    ],
+)
+def test_a_graph_that_cannot_answer_is_refused(
+    tmp_path: Path, change: Callable[[onnx.ModelProto], None], words: str
+) -> None:
+    path = changed(tmp_path / "odd.onnx", change)
+    with pytest.raises(ModelError, match=rf"{path}: .*{words}"):
+        Classifier(path)
 
 
 def test_unknown_providers_are_named(tiny_model: Path) -> None:

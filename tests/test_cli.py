@@ -1,5 +1,6 @@
 """The command line, run in this process; once as a process of its own."""
 
+import contextlib
 import csv
 import io
 import json
@@ -16,6 +17,7 @@ from PIL import Image
 
 import mien
 from mien import cli, draw, jobs, tables, terminal
+from mien.reader import Reader, Reading
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
 
@@ -108,7 +110,44 @@ def test_a_full_disk_is_said_in_a_line(run, portrait: Path, tiny_model: Path, tm
     monkeypatch.setattr(tables, "write", full)
     ran = run("read", portrait, "--model", tiny_model, "-o", tmp_path / "out")
     assert ran.status == 1
-    assert ran.err.startswith("mien: No space left on device: check that there is space left where -o writes")
+    assert ran.err.startswith("mien: No space left on device: check that there is space left where the output goes")
+
+
+def test_what_was_read_before_an_interruption_is_in_the_table(
+    run, portrait: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Reader.read
+
+    def interrupted(self: Reader, image: object, **options: str) -> Reading:
+        if options["source"].endswith("twin.png"):
+            raise KeyboardInterrupt
+        return read(self, image, **options)
+
+    monkeypatch.setattr(Reader, "read", interrupted)
+    twin = Path(shutil.copy(portrait, portrait.with_name("twin.png")))
+    with contextlib.suppress(KeyboardInterrupt):
+        run("read", portrait, twin, "--model", tiny_model, "-o", tmp_path / "out", "--format", "jsonl")
+    (row,) = map(json.loads, (tmp_path / "out" / "faces.jsonl").read_text().splitlines())
+    assert row["source"] == str(portrait) and row["status"] == "ok"
+
+
+@pytest.mark.parametrize("job", [False, True], ids=["picture", "job"])
+def test_the_limit_of_pixels_can_be_moved(run, portrait: Path, tiny_model: Path, tmp_path: Path, job: bool) -> None:
+    path = portrait.parent if job else portrait
+    out = ["-o", tmp_path / "small", "--no-annotate"] if job else ["--json"]
+    ran = run("read", path, *out, "--model", tiny_model, "--max-pixels", 0.3)
+    told = (tmp_path / "small" / "faces.csv").read_text() if job else ran.out
+    assert (
+        ran.status == 1
+        and "512 x 600 px are 0.3 megapixels, the limit is 0.3; reduce the picture or raise the limit" in told
+    )
+    assert "(--max-pixels, in Python max_pixels)" in told
+    assert (
+        run(
+            "read", path, *out[:1], *([tmp_path / "large"] if job else []), "--model", tiny_model, "--max-pixels", 0.31
+        ).status
+        == 0
+    )
 
 
 def test_a_copy_that_cannot_be_written_fails_alone(
@@ -242,6 +281,8 @@ def test_whole_and_min_face(run, portrait: Path, tiny_model: Path) -> None:
         (["{picture}", "-o", "{picture}"], "choose another"),
         (["{picture}", "-o", ""], "-o is empty: name a folder"),
         ([""], "the path is empty"),
+        (["{picture}", "--max-pixels", "0"], "--max-pixels 0: expected a finite number of megapixels above 0"),
+        (["{picture}", "--max-pixels", "inf"], "--max-pixels inf: expected a finite number"),
         (["{picture}", "--format", "nonsense"], "'nonsense': expected one of csv, jsonl, parquet"),
         (["{picture}", "--nonsense"], "No such option"),
         ([], "Missing argument"),

@@ -49,6 +49,12 @@ def test_box_label_and_bars_are_drawn_at_any_size(size: tuple[int, int]) -> None
     assert yellow[: y1 - 1].any()  # the label, above it
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (16_000, 20), (20, 16_000)])
+def test_the_smallest_and_thinnest_pictures_get_a_copy(size: tuple[int, int]) -> None:
+    _, after = drawn(size, face((0.0, 0.0, float(size[0]), float(size[1]))))
+    assert after.shape[0] >= size[1] and after.shape[1] >= size[0]
+
+
 def test_bars_go_left_where_there_is_no_room_right() -> None:
     _, after = drawn((800, 700), face((600, 200, 780, 420)))
     panel = (after == draw.PLATE).all(axis=2)

@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mien import images
+from mien import images, terminal
 from mien.errors import ImageError, UsageError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -194,6 +195,15 @@ def test_the_limit_is_inclusive_and_can_be_moved() -> None:
     for source in (PNG, quadrants(), Image.fromarray(quadrants())):
         with pytest.raises(ImageError, match="24 x 16 px"):
             images.load(source, max_pixels=24 * 16 - 1)
+
+
+def test_pillows_own_limit_does_not_stand_in_the_way_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ImageError, match=r"raise Pillow's limit, PIL\.Image\.MAX_IMAGE_PIXELS"):
+        images.load(PNG)
+    with warnings.catch_warnings():
+        terminal.tame_pillow()
+    assert images.load(PNG).shape == (16, 24, 3)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])

@@ -95,6 +95,11 @@ def test_lists_name_pictures(tmp_path: Path) -> None:
     assert images.gather([tmp_path / "l.txt"]) == [tmp_path / "a.jpg", tmp_path / "b c.png", Path("/x/y.jpg")]
     (tmp_path / "l.csv").write_text('id,path\n1,"a,b.jpg"\n2,c.jpg\n')
     assert images.gather([tmp_path / "l.csv"]) == [tmp_path / "a,b.jpg", tmp_path / "c.jpg"]
+    (tmp_path / "there.png").touch()
+    (tmp_path / "blank.png ").touch()
+    (tmp_path / "l.txt").write_text("there.png \r\nblank.png \nabsent.png \n")
+    found = images.gather([tmp_path / "l.txt"])
+    assert [path.name for path in found] == ["there.png", "blank.png ", "absent.png "]
     (tmp_path / "none.csv").write_text("id,name\n1,a.jpg\n")
     with pytest.raises(UsageError, match=r"columns are id, name; expected .*path"):
         images.gather([tmp_path / "none.csv"])
@@ -127,6 +132,17 @@ def test_other_formats_hold_the_same_rows(
 
         found = pyarrow.parquet.read_table(summary.out).to_pylist()
     assert found == [dict(row) for row in expected]
+
+
+def test_the_table_of_a_job_lists_its_pictures(
+    tree: Path, tmp_path: Path, settings: worker.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its paths start where mien ran, whatever folder it lies in."""
+    monkeypatch.chdir(tree.parent)
+    pictures = images.in_folder(Path(tree.name))
+    (tmp_path / "out").mkdir()
+    jobs.run(pictures, tmp_path / "out", settings=settings, workers=1)
+    assert images.gather([tmp_path / "out" / "faces.csv"]) == pictures
 
 
 def test_a_finished_job_does_nothing_more(tree: Path, tmp_path: Path, settings: worker.Settings, monkeypatch) -> None:
@@ -272,6 +288,8 @@ def test_each_video_has_a_folder_of_its_own(tmp_path: Path) -> None:
     assert [folder.name for folder in folders if folder] == ["a", "a-2", "a-2-2", "A-3", "b"]
     assert all(folder and folder.is_dir() for folder in folders)
     assert job_cli._folders(videos[:1], tmp_path) == [tmp_path]
+    dotted = job_cli._folders([Path("...mp4"), Path("b.mp4")], tmp_path / "dots")
+    assert [folder.resolve().parent for folder in dotted if folder] == [(tmp_path / "dots").resolve()] * 2
 
 
 def test_parquet_without_pyarrow_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -483,7 +501,13 @@ def test_read_folder_gives_readings_in_order(tree: Path, tiny_model: Path) -> No
     assert [one.source for one in found] == [str(path) for path in images.in_folder(tree)]
     assert [one.status.split(":")[0] for one in found].count("error") == 2
     failed = found[1]
-    assert isinstance(failed, jobs.UnreadableFile) and failed.reason == "the file is empty" and len(failed) == 0
+    assert isinstance(failed, mien.UnreadableFile) and failed.reason == "the file is empty"
+    assert list(failed) == failed.to_deepface() == failed.to_fer() == []
+    assert failed.rows() == [tables.failure(failed.source, "the file is empty")]
+    assert list(failed.to_pandas()["status"]) == ["error: the file is empty"]
+    assert failed.to_dict()["status"] == "error: the file is empty"
+    with pytest.raises(UsageError, match="threads=0: expected 1 or more"):
+        mien.read_folder(tree, reader=reader, threads=0)
     with pytest.raises(UsageError, match=r"mien\.read for a picture"):
         mien.read_folder(tree / "hopper.jpg", reader=reader)
 

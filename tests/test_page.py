@@ -222,6 +222,29 @@ def test_a_video_over_time(page: Any, hopper: np.ndarray, tmp_path: Path) -> Non
     assert [row["track"] for row in table].count("1") == 10 and [row["track"] for row in table].count("2") == 5
 
 
+def test_a_video_that_fails_part_way_keeps_what_was_read_and_the_next_file_is_read(
+    page: Any, hopper: np.ndarray, portrait: Path, tmp_path: Path
+) -> None:
+    actor = films.Actor(hopper, (0, 0, 1, 1), lambda t: (40, 60, 0.7))
+    path = films.write(
+        tmp_path / "one.mp4", (films.screen([actor], number / 10, (1280, 720)) for number in range(20)), rate=10
+    )
+    page.execute_script("""
+        const answered = window.fetch;
+        let asked = 0;
+        const refusal = () => new Response('{"error": {"code": "busy", "reason": "too many faces"}}', {status: 422});
+        window.fetch = (path, options) =>
+          path === "/v1/read" && ++asked === 5 ? Promise.resolve(refusal()) : answered(path, options);""")
+    upload(page, path, portrait)
+    assert find(page, "#status").text == "2 files read; the results are below."
+    assert find(page, ".failed").text == "error: too many faces"
+    (row,) = page.find_elements("css selector", ".tracks tbody tr")
+    assert row.text.startswith("1 0.0 s 0.6 s 4 ")
+    find(page, "#csv").click()
+    table = list(csv.DictReader(io.StringIO(downloaded(page, "mien-faces.csv").decode())))
+    assert [row["status"] for row in table] == ["ok"] * 4 + ["error: too many faces", "ok"]
+
+
 def test_the_camera(page: Any) -> None:
     find(page, "#camera").click()
     until(lambda: len(page.find_elements("css selector", ".tracks tbody tr")) == 1)

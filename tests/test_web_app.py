@@ -142,6 +142,9 @@ def test_model(client: httpx.Client, reader: Reader) -> None:
 
 def test_health(client: httpx.Client) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
+    for path in ("/healthz", "/"):
+        head = client.head(path)
+        assert head.status_code == 200 and head.content == b""
 
 
 def test_metrics_are_well_formed_and_count(reader: Reader, portrait: bytes) -> None:

@@ -15,7 +15,7 @@ from mien.expressions import EXPRESSIONS
 
 if TYPE_CHECKING:
     from mien.jobs import read_folder
-    from mien.reader import Face, Reader, Reading, read
+    from mien.reader import Face, Reader, Reading, UnreadableFile, read
     from mien.video import read_video
 
 # From 1.29 on, ONNX Runtime's official builds report the models that they run to Microsoft unless this is set before it is
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
-__all__ = ["EXPRESSIONS", "Face", "Reader", "Reading", "read", "read_folder", "read_video"]
+__all__ = ["EXPRESSIONS", "Face", "Reader", "Reading", "UnreadableFile", "read", "read_folder", "read_video"]
 _HOMES = {"read_folder": "mien.jobs", "read_video": "mien.video"}  # of the names that are not in mien.reader
 
 

@@ -35,7 +35,7 @@ def to_deepface(reading: Reading) -> list[dict[str, Any]]:
         {
             "emotion": {name: 100 * value for name, value in seven(face).items()},
             "dominant_emotion": max(seven(face).items(), key=lambda item: item[1])[0],
-            "region": _region(face),
+            "region": _region(face, reading),
             "face_confidence": round(face.detection_score, 2),
         }
         for face in reading
@@ -57,12 +57,15 @@ def seven(face: Face) -> dict[str, float]:
     return {name: value / total if total > 0 else 1 / len(CLASSES) for name, value in values.items()}
 
 
-def _region(face: Face) -> dict[str, Any]:
+def _region(face: Face, reading: Reading) -> dict[str, Any]:
+    """The part of the box inside the picture, as deepface clips its own."""
     x, y, width, height = _whole_box(face)
+    right, bottom = min(x + width, reading.width), min(y + height, reading.height)
+    x, y = max(x, 0), max(y, 0)
     eyes: tuple[tuple[int, int] | None, ...] = (None, None)
     if face.landmarks:
         eyes = tuple((round(a), round(b)) for a, b in face.landmarks[:2])
-    return {"x": x, "y": y, "w": width, "h": height, "left_eye": eyes[1], "right_eye": eyes[0]}
+    return {"x": x, "y": y, "w": right - x, "h": bottom - y, "left_eye": eyes[1], "right_eye": eyes[0]}
 
 
 def _whole_box(face: Face) -> tuple[int, int, int, int]:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mien.errors import ModelError
+from mien.expressions import EXPRESSIONS
 
 SCHEMA = 1
 METADATA_KEY = "mien.card"
@@ -197,6 +198,10 @@ def _problems(card: ModelCard) -> list[str]:
         (
             all(len(set(h.labels)) == len(h.labels) > 1 for h in card.heads.values()),
             "a head's labels repeat or are under 2",
+        ),
+        (
+            not (strange := sorted({label for h in card.heads.values() for label in h.labels} - set(EXPRESSIONS))),
+            f"labels {', '.join(map(repr, strange))}, expected of {', '.join(EXPRESSIONS)}",
         ),
         (all(h.temperature > 0 for h in card.heads.values()), "a temperature is not positive"),
     ]

@@ -13,6 +13,7 @@ from mien.card import METADATA_KEY, ModelCard
 from mien.errors import ModelError
 
 BATCH = 256  # crops made ready at once
+SUM_TOLERANCE = 0.01  # how far from 1 a row of probabilities may be: float16 rounds
 ROWS = 16  # rows that a CPU's graph sees at once: more costs memory and gains next to nothing (benchmarks/rows.py)
 
 
@@ -77,7 +78,13 @@ class Classifier:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def _check_graph(self) -> None:
-        spec, seen = self.card.input, self._session.get_inputs()[0].shape
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or isinstance(inputs[0].shape[0], int):
+            taken = ", ".join(f"{one.name}: {one.type} {one.shape}" for one in inputs)
+            raise ModelError(
+                f"{self.path}: the graph takes {taken}; expected one input, tensor(float) with a batch of any size; export it again"
+            )
+        spec, seen = self.card.input, inputs[0].shape
         told = [len(spec.mean), spec.height, spec.width]
         if len(seen) != 4 or any(isinstance(n, int) and n != said for n, said in zip(seen[1:], told, strict=True)):
             shown = [" x ".join(map(str, sides)) for sides in (told, seen[1:])]
@@ -94,6 +101,22 @@ class Classifier:
                 )
         if "features" not in outputs:
             raise ModelError(f"{self.path}: the graph has no output named 'features'; export it again")
+        self._check_answers()
+
+    def _check_answers(self) -> None:
+        """Two grey pictures must give probabilities."""
+        spec = self.card.input
+        try:
+            found = self._graph(np.zeros((2, len(spec.mean), spec.height, spec.width), np.float32))
+        except Exception as error:  # onnxruntime raises its own untyped family
+            raise ModelError(
+                f"{self.path}: the graph fails on a batch of 2 ({str(error).splitlines()[0]}); export it again"
+            ) from None
+        for name, rows in found.probabilities.items():
+            if (
+                len(rows) != 2 or not (np.abs(rows.sum(axis=1) - 1) < SUM_TOLERANCE).all() or rows.min() < 0
+            ):  # a NaN, too
+                raise ModelError(f"{self.path}: head {name!r} answers with no probabilities; export it again")
 
     def predict(self, crops: Sequence[np.ndarray]) -> Prediction:
         """Classify RGB uint8 crops (H, W, 3), cut as `card.crop` says."""

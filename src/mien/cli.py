@@ -4,6 +4,7 @@ Exit status: 0 all read, 1 some failed, 2 wrong usage.
 """
 
 import contextlib
+import math
 import sys
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ _EPILOG = "An expression is what a face shows, not what a person feels."
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line on `arguments` (default: the process's) and exit."""
     terminal.spell_out_what_cannot_be_encoded()
-    terminal.quieten_pillow()
+    terminal.tame_pillow()
     try:
         application()(arguments, prog_name="mien")
     except MienError as error:
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         if error.filename is None:  # writing to a full disk says no name
-            complain(f"{reason}: check that there is space left where -o writes, and run the same command again")
+            complain(f"{reason}: check that there is space left where the output goes, and run the same command again")
         else:  # a folder where a file should go
             complain(f"{error.filename}: {reason}")
         sys.exit(1)
@@ -104,6 +105,9 @@ def read(
             min=0, max=1, metavar="P", help="Call a face unsure when its likeliest expression is less probable."
         ),
     ] = 0.0,
+    max_pixels: Annotated[
+        float, typer.Option(min=0, metavar="MEGAPIXELS", help="Larger pictures are refused.")
+    ] = images.MAX_PIXELS / 1e6,
     format: Annotated[str, typer.Option(metavar="csv|jsonl|parquet", help="Of the table that -o writes.")] = "csv",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Reading processes for a folder or list; default: one for each core.")
@@ -132,26 +136,31 @@ def read(
     from mien.reader import Reader
 
     tables.check_format(format)
+    pixels = _pixels(max_pixels)
     folder = _place(out, engine=engine, address=address)
     if folder:
         _refuse_an_input(tables.place(format, folder), paths)
     if engine == "ray":
-        settings = Settings(None if model is None else str(model), detector, min_face, abstain_below)
+        settings = Settings(None if model is None else str(model), detector, min_face, abstain_below, pixels)
         if not _read_on_ray(paths, out, settings=settings, format=format, workers=workers, address=address, json=json):
             raise typer.Exit(1)
         return
     if any(map(images.is_video, paths)):
-        reader = Reader(model, detector=detector, min_face=min_face, threads=threads, abstain_below=abstain_below)
+        reader = Reader(
+            model, detector=detector, min_face=min_face, threads=threads, abstain_below=abstain_below, max_pixels=pixels
+        )
         pace = Pace(every, fps, smoothing)
         if not _read_videos(paths, reader, out=folder, pace=pace, annotate=annotate, format=format, json=json):
             raise typer.Exit(1)
         return
     pictures = images.gather(paths)
     if folder and any(map(images.stands_for_many, paths)):
-        settings = Settings(None if model is None else str(model), detector, min_face, abstain_below)
+        settings = Settings(None if model is None else str(model), detector, min_face, abstain_below, pixels)
         good = _read_folder(pictures, folder, settings=settings, format=format, workers=workers, json=json)
     else:
-        reader = Reader(model, detector=detector, min_face=min_face, threads=threads, abstain_below=abstain_below)
+        reader = Reader(
+            model, detector=detector, min_face=min_face, threads=threads, abstain_below=abstain_below, max_pixels=pixels
+        )
         good = _read_all(pictures, reader, out=folder, format=format, json=json)
     if not good:
         raise typer.Exit(1)
@@ -213,6 +222,13 @@ def _place(out: str | None, *, engine: str, address: str | None) -> Path | None:
     if out == "":
         raise UsageError("-o is empty: name a folder, . for the current one")
     return None if out is None else Path(out)
+
+
+def _pixels(megapixels: float) -> int:
+    """Of --max-pixels. Raises UsageError for what is no number of pixels."""
+    if not 0 < megapixels < math.inf:
+        raise UsageError(f"--max-pixels {megapixels:g}: expected a finite number of megapixels above 0")
+    return round(megapixels * 1e6)
 
 
 def _refuse_an_input(table: Path, paths: list[str]) -> None:
@@ -281,20 +297,22 @@ def _read_all(pictures: list[Path], reader: "Reader", *, out: Path | None, forma
     table: list[tables.Row] = []
     written: list[Path] = []
     failed = 0
-    for path, copy in zip(pictures, copies, strict=True):
-        try:
-            reading, copied = _read_one(path, reader, copy)
-        except (ImageError, UsageError) as error:  # a folder, a video or a URL in a list is that row's error
-            failed += 1
-            table.append(tables.failure(str(path), str(error).removeprefix(f"{path}: ")))
-            complain(str(error))
-            continue
-        table += tables.rows(reading)
-        written += [copied] if copied else []
-        if not json:
-            _show(reading)
-    if out:
-        _say(f"wrote {tables.write(table, format, out)}", *(f"wrote {copy}" for copy in written), quiet=json)
+    try:
+        for path, copy in zip(pictures, copies, strict=True):
+            try:
+                reading, copied = _read_one(path, reader, copy)
+            except (ImageError, UsageError) as error:  # a folder, a video or a URL in a list is that row's error
+                failed += 1
+                table.append(tables.failure(str(path), str(error).removeprefix(f"{path}: ")))
+                complain(str(error))
+                continue
+            table += tables.rows(reading)
+            written += [copied] if copied else []
+            if not json:
+                _show(reading)
+    finally:  # also what was read before Ctrl-C
+        if out:
+            _say(f"wrote {tables.write(table, format, out)}", *(f"wrote {copy}" for copy in written), quiet=json)
     if json:
         print(tables.to_json(table))
     return not failed

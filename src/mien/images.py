@@ -19,6 +19,7 @@ from PIL import Image
 from mien.errors import ImageError, PictureFormatError, PictureSizeError, UsageError
 
 MAX_PIXELS = 50_000_000  # decoded; 50 megapixels are 150 MB of RGB
+RAISED = "the limit (--max-pixels, in Python max_pixels)"  # what the message of a larger picture says
 COLORS: tuple[str, ...] = ("rgb", "bgr")
 
 # The raster formats that Pillow decodes itself; EPS would start Ghostscript, and formats without a signature (TGA)
@@ -32,6 +33,7 @@ VIDEO_SUFFIXES = frozenset(
 )
 LIST_SUFFIXES = frozenset((".txt", ".csv"))
 LIST_COLUMNS = ("source", "path", "file", "filename", "image")
+_OWN_TABLE = "source,face,"  # how the header of a table that mien wrote begins
 LIST_TEXT: dict[str, Any] = {
     "encoding": "utf-8-sig",
     "errors": "surrogateescape",
@@ -163,15 +165,23 @@ def in_folder(folder: Path) -> list[Path]:
 
 def in_list(path: Path) -> list[Path]:
     """The pictures that a list names: a .txt file with one path a line, or a .csv file with a column called one of
-    `LIST_COLUMNS`. A relative path starts from the list's own folder.
+    `LIST_COLUMNS`. A relative path starts from the list's own folder, in a table that mien wrote from the current one, where
+    mien ran. Blanks at the ends of a line are left out where only then the file is there.
 
     Raises UsageError when the list cannot be read, names nothing or lacks such a column.
     """
     try:
         with path.open(**LIST_TEXT) as file:
-            return [path.parent / name for name in names_in_list(file, path)]
+            start = Path() if file.readline().startswith(_OWN_TABLE) else path.parent
+            file.seek(0)
+            return [_listed(start, name) for name in names_in_list(file, path)]
     except OSError as error:
         raise UsageError(f"{path}: the list cannot be opened ({error.strerror}); check its path") from None
+
+
+def _listed(start: Path, name: str) -> Path:
+    path, trimmed = start / name, start / name.strip()
+    return trimmed if trimmed != path and not os.path.lexists(path) and os.path.lexists(trimmed) else path
 
 
 def names_in_list(file: IO[str], path: str | Path) -> list[str]:
@@ -269,7 +279,9 @@ def _open(file: IO[bytes], name: str, brand: bytes) -> Image.Image:
         reads = ", ".join((*FORMATS, "HEIC"))
         raise PictureFormatError(f"{name}: not a picture in a format that mien reads ({reads})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureSizeError(f"{name}: too many pixels ({error}); reduce the picture first") from None
+        raise PictureSizeError(
+            f"{name}: too many pixels ({error}); reduce the picture, or raise Pillow's limit, PIL.Image.MAX_IMAGE_PIXELS"
+        ) from None
     except Exception as error:  # Pillow's plugins raise whatever their parsers meet
         raise ImageError(f"{name}: its header cannot be read ({_reason(error)})") from None
 
@@ -334,7 +346,7 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise PictureSizeError(
             f"{name}: {width} x {height} px are {width * height / 1e6:.1f} megapixels, "
-            f"the limit is {max_pixels / 1e6:.1f}; reduce the picture or raise max_pixels"
+            f"the limit is {max_pixels / 1e6:.1f}; reduce the picture or raise {RAISED}"
         )
 
 

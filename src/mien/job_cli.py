@@ -118,10 +118,11 @@ def _names(paths: Sequence[Path]) -> list[str]:
     names: list[str] = []
     taken: set[str] = set()
     for path in paths:
-        name, number = path.stem, 1
+        name = stem = path.stem.strip(".") or "video"  # "..", of ...mp4, is another folder
+        number = 1
         while name.lower() in taken:
             number += 1
-            name = f"{path.stem}-{number}"
+            name = f"{stem}-{number}"
         taken.add(name.lower())
         names.append(name)
     return names

@@ -179,34 +179,20 @@ def refuse_a_jobs_folder(folder: Path) -> None:
 
 def read_folder(
     folder: str | Path, *, reader: "Reader | None" = None, threads: int | None = None
-) -> Iterator["Reading | UnreadableFile"]:
+) -> Iterator["Reading"]:
     """A reading for each picture in `folder` and below, in order, as they are asked for; never all in memory.
 
-    A file that cannot be read gives an `UnreadableFile` with its source and reason instead of ending the iteration.
+    A file that cannot be read gives an `UnreadableFile`, a reading without faces that says why, instead of ending the iteration.
     reader: None is a `Reader` with the bundled model. threads: that read ahead at once, None is one for each core.
-    Raises UsageError when `folder` is no folder or holds no picture.
+    Raises UsageError when `folder` is no folder or holds no picture, or for threads under 1.
     """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads={threads}: expected 1 or more, or None for one a core")
     if not images.is_folder(folder):
         raise UsageError(f"{folder} is not a folder: call mien.read for a picture, mien.read_video for a video")
     from mien.reader import Reader
 
     return _readings(images.in_folder(Path(folder)), reader or Reader(), threads or cores())
-
-
-@dataclass(frozen=True)
-class UnreadableFile:
-    """What `read_folder` gives for a file that cannot be read. It has no faces: its length is 0."""
-
-    source: str
-    reason: str
-
-    @property
-    def status(self) -> str:
-        """ "error: reason", as in the tables."""
-        return f"error: {self.reason}"
-
-    def __len__(self) -> int:
-        return 0
 
 
 def cores() -> int:
@@ -289,14 +275,15 @@ def processes(
             worker.close()
 
 
-def _readings(pictures: Sequence[Path], reader: "Reader", threads: int) -> Iterator["Reading | UnreadableFile"]:
+def _readings(pictures: Sequence[Path], reader: "Reader", threads: int) -> Iterator["Reading"]:
     from mien.errors import ImageError
+    from mien.reader import UnreadableFile
 
-    def read(path: Path) -> "Reading | UnreadableFile":
+    def read(path: Path) -> "Reading":
         try:
             return reader.read(path)
         except ImageError as error:
-            return UnreadableFile(str(path), str(error).removeprefix(f"{path}: "))
+            return UnreadableFile(str(path), reason=str(error).removeprefix(f"{path}: "))
 
     yield from in_order(pictures, read, threads=threads)
 
@@ -310,6 +297,7 @@ def _job(settings: Settings, format: str) -> dict[str, Any]:
     reader = Reader(settings.model, detector=settings.detector, min_face=settings.min_face)
     model = hashlib.sha256(reader.classifier.path.read_bytes()).hexdigest()
     named = asdict(replace(settings, model=model))
+    del named["max_pixels"]  # a larger limit reads the same, and more
     return {"schema": SCHEMA, "mien": mien.__version__, **named, "format": format}
 
 

@@ -1,7 +1,7 @@
 """The front door: a picture in, a `Reading` out."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -96,6 +96,21 @@ class Reading(Sequence[Face]):
         return self.faces[index]
 
 
+@dataclass(frozen=True)
+class UnreadableFile(Reading):
+    """What `mien.read_folder` gives for a file that cannot be read: a reading without faces or size, whose row says why."""
+
+    width: int = 0
+    height: int = 0
+    faces: tuple[Face, ...] = ()
+    reason: str = field(kw_only=True)
+
+    @property
+    def status(self) -> str:
+        """ "error: reason", as in the tables."""
+        return f"error: {self.reason}"
+
+
 class Reader:
     """A detector and a model, loaded once and used for any number of pictures, from any number of threads."""
 
@@ -119,6 +134,8 @@ class Reader:
 
         Raises ModelError, DetectorError or UsageError, each saying what to do.
         """
+        if threads < 1:
+            raise UsageError(f"threads={threads}: expected 1 or more")
         if not 0 <= abstain_below <= 1:
             raise UsageError(f"abstain_below={abstain_below}: expected a probability from 0 (always answer) to 1")
         if isinstance(detector, str):

@@ -6,6 +6,8 @@ import logging
 import sys
 import warnings
 
+from PIL import Image
+
 
 def complain(text: str) -> None:
     """Say on standard error what is wrong."""
@@ -25,7 +27,9 @@ def spell_out_what_cannot_be_encoded() -> None:
                 stream.reconfigure(errors="backslashreplace")
 
 
-def quieten_pillow() -> None:
-    """Pillow warns and logs about what it finds in a picture; what matters of that is in the picture's row."""
+def tame_pillow() -> None:
+    """Pillow warns and logs about what it finds in a picture; what matters of that is in the picture's row. Its own limit of
+    pixels is not needed: mien's holds before anything is decoded."""
+    Image.MAX_IMAGE_PIXELS = None
     warnings.filterwarnings("ignore", module="PIL")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 from mien import terminal
 from mien.errors import MienError
 from mien.faces.detect import MIN_FACE
+from mien.images import MAX_PIXELS
 
 if TYPE_CHECKING:
     from mien.reader import Reader, Reading
@@ -34,6 +35,7 @@ class Settings:
     detector: str = "mtcnn"
     min_face: float = MIN_FACE
     abstain_below: float = 0.0
+    max_pixels: int = MAX_PIXELS
 
 
 class Worker:
@@ -111,6 +113,7 @@ def serve(settings: Settings, requests: IO[str], answers: IO[str]) -> None:
         detector=settings.detector,
         min_face=settings.min_face,
         abstain_below=settings.abstain_below,
+        max_pixels=settings.max_pixels,
     )
     for line in requests:
         path: str = json.loads(line)
@@ -134,5 +137,5 @@ def _read(reader: "Reader", source: str) -> "Reading":
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the job's to answer
-    terminal.quieten_pillow()
+    terminal.tame_pillow()
     serve(Settings(**json.loads(sys.argv[1])), sys.stdin, sys.stdout)

@@ -126,6 +126,7 @@ def _add_information(app: FastAPI, model: dict[str, Any], metrics: prometheus.Me
         """The model's card, SHA-256 and licence, and the server's limits."""
         return model
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """That the server answers."""
@@ -140,7 +141,7 @@ def _add_information(app: FastAPI, model: dict[str, Any], metrics: prometheus.Me
 def _add_pages(app: FastAPI) -> None:
     for path, (name, media_type) in PAGES.items():
         content = (files("mien.web") / name).read_bytes()
-        app.add_api_route(path, _static(content, media_type), include_in_schema=False)
+        app.add_api_route(path, _static(content, media_type), methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def _static(content: bytes, media_type: str) -> Any:

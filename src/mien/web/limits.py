@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mien import images
 from mien.errors import ImageError, MienError, PictureFormatError, PictureSizeError
 
 MIB = 2**20
@@ -55,7 +56,7 @@ def slow_upload(limits: Limits) -> RefusedError:
 
 def of_picture(error: ImageError, limits: Limits) -> RefusedError:
     """Why a picture cannot be read: 413 too many pixels, 415 no picture in a known format, 422 damaged."""
-    reason = str(error).removeprefix("<bytearray>: ").replace(" or raise max_pixels", "")
+    reason = str(error).removeprefix("<bytearray>: ").replace(f" or raise {images.RAISED}", "")
     if isinstance(error, PictureSizeError):
         return RefusedError(413, "pixels", reason, limits.pixels)
     if isinstance(error, PictureFormatError):

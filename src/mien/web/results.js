@@ -60,7 +60,8 @@ export class Item {
     if (!tracks.length) return;
     if (this.timeline.hidden) this.#openTimeline(labels);
     const long = tracks.filter((track) => track.length >= FEWEST_FRAMES);
-    const span = { from: this.rows[0].time_s, to: this.rows.at(-1).time_s };
+    const timed = this.rows.filter((row) => row.time_s !== undefined); // the row of `fail` has no time
+    const span = { from: timed[0].time_s, to: timed.at(-1).time_s };
     this.#fitCharts(Math.min(long.length, MOST_CHARTS));
     long.slice(0, MOST_CHARTS).forEach((track, index) => drawChart(this.charts.children[index], track, labels, span));
     this.timeline.querySelector("tbody").replaceChildren(...tracks.map((track) => trackRow(track, labels)));

@@ -138,7 +138,7 @@ def _ignore(number: int, frame: object) -> None:
 def _keep_quiet() -> None:
     """Pillow warns about what it finds in a picture, the multipart parser about the characters around it; a server's log
     says nothing about either."""
-    terminal.quieten_pillow()
+    terminal.tame_pillow()
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 

@@ -11,7 +11,6 @@ benchmarks/results/ablations.json. Killed, it goes on where it was.
 """
 
 import argparse
-import datetime
 import json
 import statistics
 import subprocess
@@ -106,6 +105,7 @@ def measured(one: Pass) -> dict[str, Any] | None:
         "values": {metric: [held[metric]["value"] for held in scores] for metric in METRICS},
         "minutes": statistics.median(took) / 60,
         "start": runs.read(found[0])["pretrained"],
+        "days": sorted({runs.read(folder)["started"][:10] for folder in found}),
     }
 
 
@@ -132,7 +132,6 @@ def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def tell() -> None:
     rows = [row for row in map(measured, PASSES) if row is not None]
     kept = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "settings": list(COMMON),
         "baseline": BASELINE,
         "passes": compared(rows),

@@ -258,7 +258,8 @@ def ablation_table() -> str:
             cells.append("" if told is None else ablation_difference(told))
         lines.append(f"| {' | '.join(cells)} | {row['minutes']:.1f} |")
     changes = ", ".join(f"`{change}`" for change in found["settings"])
-    return "\n".join([*lines, "", f"Every pass with {changes}. Measured {found['date']}."])
+    days = ", ".join(sorted({day for row in found["passes"] for day in row["days"]}))
+    return "\n".join([*lines, "", f"Every pass with {changes}. Trained {days}."])
 
 
 def ablation_difference(told: dict[str, Any]) -> str:

@@ -31,7 +31,10 @@ def finished(ablations: Any, name: str, *accuracies: float) -> None:
         folder.mkdir()
         score = {"accuracy": {"value": accuracy}, "balanced_accuracy": {"value": accuracy - 0.02}}
         (folder / "score.json").write_text(json.dumps(score), encoding="utf-8")
-        (folder / "run.json").write_text('{"pretrained": {"file": "best.ckpt", "sha256": "ab"}}', encoding="utf-8")
+        (folder / "run.json").write_text(
+            '{"pretrained": {"file": "best.ckpt", "sha256": "ab"}, "started": "2026-11-26T10:11:12+00:00"}',
+            encoding="utf-8",
+        )
         (folder / "times.csv").write_text(
             "epoch,train_s,epoch_s,images_per_s\n0,50,60,1\n1,50,60,1\n", encoding="utf-8"
         )

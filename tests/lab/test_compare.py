@@ -9,9 +9,9 @@ import pytest
 from scores_fixtures import made_up
 
 from mien.errors import DataError, UsageError
-from mien.lab.evaluation.compare import compare, model_table, pair_table, to_csv, to_markdown, to_text
+from mien.lab.evaluation.compare import CLUSTERED, compare, model_table, pair_table, to_csv, to_markdown, to_text
 from mien.lab.evaluation.delong import auc_difference
-from mien.lab.evaluation.paired import detectable_rows
+from mien.lab.evaluation.paired import clustered_p, detectable_rows, mcnemar
 from mien.lab.evaluation.scores import Scores
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
@@ -82,6 +82,30 @@ def test_a_verdict_over_clusters_is_the_bootstraps() -> None:
     assert compare(rows_alone).tests[0].verdict == "b is better"
 
 
+def test_many_models_are_told_apart() -> None:
+    """Names of which none occurs twice are no clusters; and p by cluster is as small as the difference asks for."""
+    scores = {f"m{i}": made_up(400, seed=i, skill=0.3 * i) for i in range(12)}
+    for clusters in (np.full(400, ""), np.array([f"pair{i // 2}" for i in range(400)])):
+        found = compare({name: replace(held, clusters=clusters) for name, held in scores.items()})
+        (far,) = (test for test in found.tests if (test.first, test.second) == ("m0", "m11"))
+        assert far.adjusted < 1e-6 and far.verdict == "m11 is better"
+        assert (CLUSTERED in found.notes) == (clusters[0] != "")
+
+
+def test_p_by_cluster_holds_its_level_where_rows_share_clusters() -> None:
+    random = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(60), 10).astype(str)
+    found, naive = [], []
+    for _ in range(300):
+        first, second = (np.repeat(random.random(60), 10) > random.random(600) for _ in range(2))
+        found.append(clustered_p(first, second, clusters))
+        naive.append(mcnemar(first, second).p)
+    assert np.mean(np.array(found) < 0.05) < 0.085
+    assert np.mean(np.array(naive) < 0.05) > 0.15
+    assert clustered_p(first, first, clusters) == 1.0
+    assert clustered_p(first, second, np.full(600, "all")) == 1.0
+
+
 def test_areas_are_compared_in_pairs() -> None:
     weak, strong = made_up(600), made_up(600, seed=1, skill=2.5)
     (test,) = compare({"weak": weak, "strong": strong}).tests
@@ -95,7 +119,7 @@ def test_areas_are_compared_in_pairs() -> None:
 def test_what_could_be_seen_stands_before_the_verdict() -> None:
     found = compare({"a": made_up(300), "b": made_up(300, seed=1)})
     head, _ = pair_table(found)
-    assert head.index("could be seen, points") < head.index("difference, points") < head.index("verdict")
+    assert head.index("could be seen alone, points") < head.index("difference, points") < head.index("verdict")
     text = to_text(found)
     assert text.index("could be seen") < text.index("no difference beyond noise")
     assert to_markdown(found).count("| b - a |") == 1

@@ -174,6 +174,21 @@ def test_runs_that_do_not_share_out_the_rows_are_refused(world: dict[str, Path],
     all_rows = trained(root, tmp_path / "all", None, "epochs=1")
     with pytest.raises(UsageError, match=r"trained on all rows.*--leave-out K/N"):
         cross_fit([all_rows], root)
+    for name, start in (("pretrained", all_rows), ("pretrained", world["2"]), ("teacher", world["2"])):
+        place = tmp_path / f"{name}-{start.name}"
+        source = Source("ferplus", root, allow_partial=True, leave_out=Part(1, 3))
+        origin = start / "best.ckpt" if name == "pretrained" else start
+        settings = (*TINY, "epochs=1", *(["loss.teacher_weight=0.5"] if name == "teacher" else []))
+        train(
+            Choice("mien-small", settings=settings), source, place, threads=1, say=lambda line: None, **{name: origin}
+        )
+        with pytest.raises(UsageError, match=rf"{place}: its --{name}, best.ckpt, may have learnt from part 1/3"):
+            cross_fit([place, world["2"], world["3"]], root)
+    second = tmp_path / "second"
+    source = Source("ferplus", root, allow_partial=True, leave_out=Part(1, 3))
+    choice = Choice("mien-small", settings=(*TINY, "epochs=1"))
+    train(choice, source, second, threads=1, pretrained=world["1"] / "best.ckpt", say=lambda line: None)
+    assert cross_fit([second, world["2"], world["3"]], root)[0].facts["pretrained"][0]["left_out"] == "1/3"
     other = tmp_path / "other"
     shutil.copytree(world["2"], other)
     facts = json.loads((other / "run.json").read_text())

@@ -128,6 +128,27 @@ def test_equal_groups_show_no_gap_beyond_chance() -> None:
     assert found.gap.p > 0.05
 
 
+def test_a_gap_between_groups_counts_subjects_not_rows() -> None:
+    """60 subjects of 10 rows each, whose own accuracies vary, in two groups without a true gap."""
+    random = np.random.default_rng(0)
+    clusters = [f"s{i // 10}" for i in range(600)]
+    values = ["a" if i < 300 else "b" for i in range(600)]
+    found: dict[str, list[tuple[bool, bool]]] = {"by subject": [], "by row": []}
+    for _ in range(150):
+        right = np.repeat(random.beta(1.5, 1.0, 60), 10) > random.random(600)
+        scores = made_up(600)
+        probabilities = np.eye(len(scores.classes), dtype=np.float32)[
+            np.where(right, scores.labels, (scores.labels + 1) % len(scores.classes))
+        ]
+        scores = replace(scores, probabilities=probabilities)
+        for name, given in (("by subject", clusters), ("by row", None)):
+            gap = by_group(scores, values, attribute="x", clusters=given, replicates=400).gap
+            assert gap is not None
+            found[name].append((gap.p < 0.05, gap.interval.low > 0))
+    alarms = {name: np.mean(rows, axis=0) for name, rows in found.items()}
+    assert (alarms["by subject"] < 0.11).all() and (alarms["by row"] > 0.15).all()
+
+
 def test_small_and_unknown_groups_take_no_part_in_the_gap() -> None:
     scores = made_up(100)
     values = ["few"] * 5 + [""] * 15 + ["many"] * 80
@@ -143,3 +164,11 @@ def test_identities_are_not_groups() -> None:
     scores = made_up(40)
     tables = group_tables(scores, {"subject": ["s"] * 40, "gender": ["w", "m"] * 20, "age": [""] * 40})
     assert [table.attribute for table in tables] == ["gender"]
+
+
+def test_what_was_sampled_together_is_no_group() -> None:
+    scores = made_up(100)
+    groups = {
+        name: [f"{name}{i % 5}" for i in range(100)] for name in ("subject", "film", "sequence", "picture", "gender")
+    }
+    assert [table.attribute for table in group_tables(scores, groups)] == ["gender"]

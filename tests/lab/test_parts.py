@@ -9,7 +9,7 @@ import small_fer
 
 from mien.errors import UsageError
 from mien.lab.training import export, runs
-from mien.lab.training.parts import Part
+from mien.lab.training.parts import Part, holdout_ids
 from mien.lab.training.recipes import Choice, resolve
 from mien.lab.training.trainer import Source, load_data, train
 
@@ -48,6 +48,19 @@ def test_copies_stay_in_one_part(data: Path) -> None:
     copied = replace(whole, read=lambda i: whole.read(int(shown[i])))
     parts = [set(shown[Part(number, 4).rows(copied)]) for number in (1, 2, 3, 4)]
     assert sum(map(len, parts)) == len(set(shown))
+
+
+@pytest.mark.parametrize("name", ["subject", "film", "sequence", "picture"])
+def test_what_was_sampled_together_is_not_divided(data: Path, name: str) -> None:
+    whole = source(data, label_rule="joint").load("train")
+    groups = {name: tuple(f"{i // 5}" for i in range(140)), "gender": ("woman",) * 140}
+    grouped = replace(whole, groups=groups)
+    parts = [{groups[name][row] for row in Part(number, 4).rows(grouped)} for number in (1, 2, 3, 4)]
+    assert sum(map(len, parts)) == 28
+    place = {row: i for i, row in enumerate(grouped.ids)}
+    held = {place[row] for row in holdout_ids(grouped)}
+    assert not {groups[name][row] for row in held} & {groups[name][row] for row in set(range(140)) - held}
+    assert len(held) == 10  # two of 28 groups: 14 rows at most
 
 
 def test_a_run_remembers_the_part_that_it_left_out(data: Path, tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def test_a_variant_keeps_the_presets_width_and_takes_its_own_network_and_loss() 
     variant = methods.load("ad-corre").variants["resnet50-ce"]
     assert isinstance(recipe.network, ResNet50)
     assert recipe.network == replace(variant.network, width=methods.load("ad-corre").recipes["cpu"].network.width)
+
     assert recipe.loss == variant.loss
     assert recipe.epochs == methods.load("ad-corre").recipes["cpu"].epochs
     assert (
@@ -137,6 +138,13 @@ def test_a_variant_keeps_the_presets_width_and_takes_its_own_network_and_loss() 
     )
     with pytest.raises(UsageError, match="unknown variant of ad-corre 'k4': expected one of ad-corre, ce,"):
         resolve(Choice("ad-corre", variant="k4"))
+
+
+def test_the_cpu_presets_weight_of_the_loss_holds_for_its_variants() -> None:
+    """At the printed ones a random start collapses (D16 of lban-il, D12 of wcl)."""
+    for method, variant, weight in (("lban-il", "lban-il", 0.03), ("lban-il", "centre", 0.03), ("wcl", "wcl", 0.1)):
+        assert resolve(Choice(method, "cpu", variant=variant))[1].loss.weight == weight
+        assert resolve(Choice(method, "paper", variant=variant))[1].loss == methods.load(method).variants[variant].loss
 
 
 def test_runs_of_before_there_were_variants_are_read_and_go_on() -> None:

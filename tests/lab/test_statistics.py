@@ -26,6 +26,8 @@ from mien.lab.evaluation.statistics import (
     percentile_interval,
     replicate_counts,
     seed_summary,
+    share_interval,
+    shared,
 )
 
 pytest.importorskip("scipy", reason="needs the extra eval")
@@ -139,6 +141,20 @@ def test_mean_interval_is_the_normal_one() -> None:
     values = np.random.default_rng(0).normal(2.0, 3.0, 400)
     found = mean_interval(values)
     assert found.high - found.value == pytest.approx(1.959964 * values.std(ddof=1) / 20)
+
+
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    from scipy.stats import binomtest
+
+    for hits, n in ((0, 5), (29, 30), (30, 30), (57, 100)):
+        right = np.array([1.0] * hits + [0.0] * (n - hits))
+        found, expected = share_interval(right), binomtest(hits, n).proportion_ci(method="wilson")
+        assert (found.low, found.high) == (pytest.approx(expected.low, abs=1e-12), pytest.approx(expected.high))
+    once = np.array([1.0] * 57 + [0.0] * 43)
+    four, clusters = np.repeat(once, 4), np.repeat(np.arange(100), 4).astype(str)
+    wide, alone = share_interval(four, clusters), share_interval(once)
+    assert (wide.low, wide.high) == (pytest.approx(alone.low, abs=1e-3), pytest.approx(alone.high, abs=1e-3))
+    assert not shared(None) and not shared(["", ""]) and not shared(["a", "b", ""]) and shared(["a", "", "a"])
 
 
 def delong_by_loops(labels: np.ndarray, column: np.ndarray) -> tuple[float, float]:

@@ -13,9 +13,17 @@ from mien.errors import DataError, UsageError
 from mien.lab.evaluation.delong import auc_difference
 from mien.lab.evaluation.intervals import intervals
 from mien.lab.evaluation.metrics import summary
-from mien.lab.evaluation.paired import McNemar, aligned, detectable_rows, holm, mcnemar, paired_difference
+from mien.lab.evaluation.paired import (
+    McNemar,
+    aligned,
+    clustered_p,
+    detectable_rows,
+    holm,
+    mcnemar,
+    paired_difference,
+)
 from mien.lab.evaluation.scores import Scores
-from mien.lab.evaluation.statistics import Interval
+from mien.lab.evaluation.statistics import Interval, shared
 
 METRICS: tuple[tuple[str, str], ...] = (
     ("accuracy", "accuracy, %"),
@@ -29,9 +37,7 @@ FACTS: tuple[tuple[str, str, float], ...] = (  # key, heading, divisor
     ("bytes", "file, MB", 1e6),
     ("ms_per_face", "ms a face", 1.0),
 )
-CLUSTERED = (
-    "rows share subjects, sequences or pictures: p (Holm) is the paired bootstrap's by cluster, McNemar's p is not"
-)
+CLUSTERED = "rows share subjects, sequences or pictures: p (Holm) is a t test's by cluster, McNemar's p takes no account of them"
 SAME_PROTOCOL = ("dataset", "split", "label_rule", "data_fingerprint")
 
 
@@ -47,9 +53,9 @@ class Model:
 @dataclass(frozen=True)
 class PairedTest:
     """second - first. difference: of the accuracy, by the paired bootstrap. adjusted: McNemar's p after Holm over all
-    pairs; where rows share clusters, the bootstrap's p instead, as McNemar's test takes all rows to be independent.
-    detectable: the smallest accuracy difference that this test would see on these rows, at 80 % power. auc: difference of the
-    macro AUC and its p by DeLong's paired test."""
+    pairs; where rows share clusters, `clustered_p` instead, as McNemar's test takes all rows to be independent.
+    detectable: the smallest accuracy difference that this test would see on these rows, at 80 % power, were it the only one.
+    auc: difference of the macro AUC and its p by DeLong's paired test."""
 
     first: str
     second: str
@@ -90,7 +96,7 @@ def compare(
         raise UsageError(f"{len(scores)} scores file: a comparison needs at least two")
     first = next(iter(scores.values()))
     same = {name: held if held is first else aligned(first, held) for name, held in scores.items()}
-    clusters = next((held.clusters for held in same.values() if held.clusters is not None), None)
+    clusters = next((held.clusters for held in same.values() if shared(held.clusters)), None)
     return Comparison(
         rows=len(first.labels),
         protocol={field: first.protocol[field] for field in SAME_PROTOCOL},
@@ -111,10 +117,14 @@ def _model(name: str, scores: Scores, facts: Mapping[str, float], clusters: np.n
 
 def _tests(scores: Mapping[str, Scores], clusters: np.ndarray | None, seed: int) -> tuple[PairedTest, ...]:
     pairs = list(combinations(scores, 2))
-    exact = [mcnemar(*(scores[name].predictions == scores[name].labels for name in pair)) for pair in pairs]
+    right = {name: held.predictions == held.labels for name, held in scores.items()}
+    exact = [mcnemar(right[a], right[b]) for a, b in pairs]
     redrawn = [paired_difference(scores[a], scores[b], clusters=clusters, seed=seed) for a, b in pairs]
     independent = clusters is None
-    adjusted = holm([test.p for test in (exact if independent else redrawn)])
+    p_values = (
+        [t.p for t in exact] if clusters is None else [clustered_p(right[a], right[b], clusters) for a, b in pairs]
+    )
+    adjusted = holm(p_values)
     return tuple(
         PairedTest(
             first=first,
@@ -168,7 +178,7 @@ def model_table(comparison: Comparison) -> Table:
 def pair_table(comparison: Comparison) -> Table:
     """Head and rows, one a pair; what could be seen stands before what was."""
     head = (
-        "second - first", "could be seen, points", "difference, points", "only first / second right", "McNemar p",
+        "second - first", "could be seen alone, points", "difference, points", "only first / second right", "McNemar p",
         "p (Holm)", "verdict", "AUC difference, points", "DeLong p",
     )  # fmt: skip
     rows: list[tuple[str, ...]] = [

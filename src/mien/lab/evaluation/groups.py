@@ -7,8 +7,18 @@ import numpy as np
 
 from mien.errors import DataError
 from mien.lab.evaluation.scores import Scores
-from mien.lab.evaluation.statistics import LEVEL, REPLICATES, Interval, mean_interval, percentile_interval
+from mien.lab.evaluation.statistics import (
+    LEVEL,
+    REPLICATES,
+    Interval,
+    cluster_codes,
+    percentile_interval,
+    share_interval,
+    shared,
+    standard_error,
+)
 
+IDENTITIES = ("subject", "film", "sequence", "picture")  # names of what rows were sampled together by, the widest first
 FEWEST = 30  # a group with fewer rows is shown but takes no part in the gap
 
 
@@ -55,63 +65,84 @@ def by_group(
     level: float = LEVEL,
     seed: int = 0,
 ) -> GroupTable:
-    """Accuracy per value of an attribute (N values, "" where unknown), with normal intervals (by cluster where
-    given)."""
+    """Accuracy per value of an attribute (N values, "" where unknown), with Wilson's intervals. clusters: (N,) names of what was
+    sampled together; where rows share one, intervals and gap are by cluster."""
     if len(values) != len(scores.labels):
         raise DataError(f"{len(values)} values of {attribute} for {len(scores.labels)} rows: pass one for each row")
     names = np.asarray(values).astype(str)
     right = (scores.predictions == scores.labels).astype(np.float64)
-    sampled = None if clusters is None else np.asarray(clusters).astype(str)
-    groups = tuple(
-        Group(
-            value=str(name),
-            rows=int((names == name).sum()),
-            accuracy=mean_interval(
-                right[names == name], clusters=None if sampled is None else sampled[names == name], level=level
-            ),
-            balanced=_balanced(scores.labels[names == name], right[names == name]),
-        )
-        for name in np.unique(names)
-        if name
-    )
-    gap = _gap(groups, replicates=replicates, level=level, seed=seed)
-    return GroupTable(attribute, groups, int((names == "").sum()), gap)
+    sampled = np.asarray(clusters).astype(str) if shared(clusters) else None
+    groups, samples = [], []
+    for name in filter(None, np.unique(names).tolist()):
+        mine = names == name
+        sample = _Sample(right[mine], None if sampled is None else sampled[mine])
+        accuracy = share_interval(sample.right, sample.clusters, level=level)
+        groups.append(Group(name, int(mine.sum()), accuracy, _balanced(scores.labels[mine], sample.right)))
+        samples.append(sample)
+    gap = _gap(groups, samples, replicates=replicates, level=level, seed=seed)
+    return GroupTable(attribute, tuple(groups), int((names == "").sum()), gap)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """One group's rows: right (n,) 0 or 1, and their clusters, None where no two rows of the table share one."""
+
+    right: np.ndarray
+    clusters: np.ndarray | None
+
+    def redrawn(self, generator: np.random.Generator, replicates: int) -> np.ndarray:
+        """(B,) accuracies of samples of as many rows, or clusters, drawn with replacement."""
+        if self.clusters is None:
+            return generator.binomial(len(self.right), self.right.mean(), replicates) / len(self.right)
+        codes = cluster_codes(self.clusters)
+        hits, sizes = np.bincount(codes, weights=self.right), np.bincount(codes)
+        even = np.full(len(sizes), 1 / len(sizes))
+        drawn = (generator.multinomial(len(sizes), even) for _ in range(replicates))
+        return np.array([counts @ hits / (counts @ sizes) for counts in drawn])
+
+    def if_all_shared(self, accuracy: float, generator: np.random.Generator, replicates: int) -> np.ndarray:
+        """(B,) accuracies of such a group where the true one is `accuracy`: binomial, by cluster normal with its own error."""
+        if self.clusters is None:
+            return generator.binomial(len(self.right), accuracy, replicates) / len(self.right)
+        return generator.normal(accuracy, standard_error(self.right, self.clusters), replicates)
 
 
 def _balanced(labels: np.ndarray, right: np.ndarray) -> float:
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 
 
-def _gap(groups: Sequence[Group], *, replicates: int, level: float, seed: int) -> Gap | None:
-    large = sorted((group for group in groups if group.rows >= FEWEST), key=lambda group: group.accuracy.value)
+def _gap(
+    groups: Sequence[Group], samples: Sequence[_Sample], *, replicates: int, level: float, seed: int
+) -> Gap | None:
+    large = [(group, sample) for group, sample in zip(groups, samples, strict=True) if group.rows >= FEWEST]
     if len(large) < 2:
         return None
-    worst, best = large[0], large[-1]
+    large.sort(key=lambda pair: pair[0].accuracy.value)
+    (worst, lower), (best, upper) = large[0], large[-1]
     generator = np.random.default_rng(seed)
-    sides = [generator.binomial(g.rows, g.accuracy.value, replicates) / g.rows for g in (best, worst)]
+    sides = [sample.redrawn(generator, replicates) for sample in (upper, lower)]
     value = best.accuracy.value - worst.accuracy.value
     interval = percentile_interval(
         value, sides[0] - sides[1], level=level, how=f"bootstrap of both groups, {replicates} replicates, seed {seed}"
     )
-    return Gap(best.value, worst.value, interval, _chance_of_gap(large, value, generator, replicates))
+    chance = _chance_of_gap([sample for _, sample in large], value, generator, replicates)
+    return Gap(best.value, worst.value, interval, chance)
 
 
-def _chance_of_gap(groups: Sequence[Group], gap: float, generator: np.random.Generator, replicates: int) -> float:
-    sizes = np.array([group.rows for group in groups])
-    pooled = float(np.dot(sizes, [group.accuracy.value for group in groups]) / sizes.sum())
-    draws = generator.binomial(sizes, pooled, (replicates, len(sizes))) / sizes
-    return float(((draws.max(axis=1) - draws.min(axis=1) >= gap - 1e-12).sum() + 1) / (replicates + 1))
+def _chance_of_gap(samples: Sequence[_Sample], gap: float, generator: np.random.Generator, replicates: int) -> float:
+    pooled = float(np.concatenate([sample.right for sample in samples]).mean())
+    draws = np.stack([sample.if_all_shared(pooled, generator, replicates) for sample in samples])
+    return float(((draws.max(axis=0) - draws.min(axis=0) >= gap - 1e-12).sum() + 1) / (replicates + 1))
 
 
 def group_tables(
     scores: Scores, groups: Mapping[str, Sequence[str]], *, clusters: Sequence[str] | None = None
 ) -> list[GroupTable]:
-    """One table per attribute of a dataset's `groups`; identities (subject, sequence) are clusters, not groups."""
-    identities = ("subject", "sequence", "id")
+    """One table per attribute of a dataset's `groups`; IDENTITIES are clusters, not groups."""
     return [
         by_group(scores, values, attribute=name, clusters=clusters)
         for name, values in groups.items()
-        if name not in identities and any(values)
+        if name not in IDENTITIES and any(values)
     ]
 
 

@@ -19,14 +19,13 @@ from mien.lab.evaluation import leaks, report
 from mien.lab.evaluation import metrics as measured
 from mien.lab.evaluation.evaluate import Model, evaluate, head_for
 from mien.lab.evaluation.figures import learning_curves, read_curves, to_bytes
-from mien.lab.evaluation.groups import group_tables, rows_of
+from mien.lab.evaluation.groups import IDENTITIES, group_tables, rows_of
 from mien.lab.evaluation.intervals import intervals
 from mien.lab.evaluation.scores import Scores
 from mien.lab.evaluation.text import text_table
 from mien.lab.protocol import command_line, commit
 
 TIMED = 50  # single faces; their median is the time of one
-IDENTITIES = ("subject", "sequence")  # groups of rows that were sampled together, the widest first
 
 
 @dataclass(frozen=True)
@@ -152,8 +151,8 @@ def with_clusters(scores: Scores, clusters: Sequence[str] | None) -> Scores:
 
 
 def clusters_of(data: FaceDataset, hashes: Sequence[str] | None) -> tuple[Sequence[str] | None, str]:
-    """What the bootstrap draws together, and its name: subjects or sequences where the dataset knows them, else exact
-    copies where the pictures were hashed, else nothing."""
+    """What the bootstrap draws together, and its name: the first of IDENTITIES that the dataset knows, else exact copies where
+    the pictures were hashed, else nothing."""
     for name in IDENTITIES:
         if any(data.groups.get(name, ())):
             return data.groups[name], name

@@ -11,7 +11,7 @@ from mien.errors import DataError
 from mien.expressions import BASIC, EXPRESSIONS
 from mien.lab.datasets.dataset import FaceDataset
 from mien.lab.evaluation.scores import Scores
-from mien.lab.evaluation.statistics import Interval, mean_interval
+from mien.lab.evaluation.statistics import Interval, share_interval
 
 LOOKED_AT = 16  # pictures that stand for a dataset when its colour and shape are checked
 HASHED_ROWS = 50_000  # larger splits are not hashed unasked: it decodes every picture, seconds for FER-2013's 28,709
@@ -77,11 +77,17 @@ def leak_report(scores: Scores, leaked: np.ndarray) -> Leaks:
     return Leaks(
         rows=len(right),
         leaked=int(leaked.sum()),
-        accuracy=mean_interval(right),
-        without=mean_interval(right[~leaked]) if not leaked.all() else None,
-        leaked_only=mean_interval(right[leaked]) if leaked.any() else None,
+        accuracy=share_interval(right, scores.clusters),
+        without=_share_of(right, scores.clusters, ~leaked),
+        leaked_only=_share_of(right, scores.clusters, leaked),
         ids=tuple(str(name) for name in scores.ids[leaked]),
     )
+
+
+def _share_of(right: np.ndarray, clusters: np.ndarray | None, rows: np.ndarray) -> Interval | None:
+    if not rows.any():
+        return None
+    return share_interval(right[rows], None if clusters is None else clusters[rows])
 
 
 def preprocessing_mismatches(card: ModelCard, dataset: FaceDataset, *, head: str | None = None) -> list[str]:

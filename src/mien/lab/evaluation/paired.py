@@ -13,9 +13,12 @@ from mien.lab.evaluation.statistics import (
     LEVEL,
     REPLICATES,
     Interval,
+    cluster_codes,
     percentile_interval,
     replicate_counts,
+    standard_error,
     student_quantile,
+    student_tail,
 )
 
 POWER = 0.8  # the chance of seeing a difference of the detectable size; Cohen 1988's convention
@@ -91,6 +94,17 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
     both = int((first & second).sum())
     neither = len(first) - both - only_first - only_second
     return McNemar(both, only_first, only_second, neither, sign_test(only_first, only_second))
+
+
+def clustered_p(first: np.ndarray, second: np.ndarray, clusters: Sequence[str] | np.ndarray) -> float:
+    """Two-sided p of the mean of second - first over rows that share clusters ((N,) bool vectors "this row is right"): its
+    cluster-robust standard error, Student's t with one degree of freedom fewer than clusters. 1.0 for a single cluster."""
+    differences = second.astype(np.float64) - first
+    freedom = int(cluster_codes(np.asarray(clusters)).max())
+    error = standard_error(differences, clusters)
+    if freedom < 1 or error == 0:
+        return 1.0 if freedom < 1 or differences.mean() == 0 else 0.0
+    return student_tail(abs(float(differences.mean())) / error, freedom)
 
 
 def sign_test(less: int, more: int) -> float:

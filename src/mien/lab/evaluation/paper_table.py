@@ -65,6 +65,8 @@ class Verdict:
     def words(self) -> str:
         if self.low <= 0 <= self.high or self.p >= 0.05:
             return "not resolved: the interval holds 0" if self.low <= 0 <= self.high else "not resolved after Holm"
+        if self.printed == 0:
+            return "printed: no difference"
         return "same direction as printed" if self.found * self.printed > 0 else "opposite to what is printed"
 
 

@@ -135,10 +135,36 @@ def mean_interval(
     """Normal interval of a mean of rows (N,): mean +- z sd / sqrt(N), by the central limit theorem; with clusters, sd
     / sqrt(N) is sqrt(G / (G - 1) sum_g (sum_{i in g} (x_i - mean))^2) / N."""
     mean = float(values.mean())
+    reach = _z(level) * standard_error(values, clusters)
+    return Interval(mean, mean - reach, mean + reach, level, "normal" if clusters is None else "normal, by cluster")
+
+
+def standard_error(values: np.ndarray, clusters: Sequence[str] | np.ndarray | None = None) -> float:
+    """Of the mean of rows (N,), as in `mean_interval`."""
     codes = np.arange(len(values)) if clusters is None else cluster_codes(np.asarray(clusters))
-    sums = np.bincount(codes, weights=values - mean)
-    error = _z(level) * float(np.sqrt((sums**2).sum() * len(sums) / max(1, len(sums) - 1))) / len(values)
-    return Interval(mean, mean - error, mean + error, level, "normal" if clusters is None else "normal, by cluster")
+    sums = np.bincount(codes, weights=values - values.mean())
+    return float(np.sqrt((sums**2).sum() * len(sums) / max(1, len(sums) - 1))) / len(values)
+
+
+def share_interval(
+    right: np.ndarray, clusters: Sequence[str] | np.ndarray | None = None, *, level: float = LEVEL
+) -> Interval:
+    """Wilson's (1927) interval of a share of rows (N,), each 0 or 1, which holds its level for few rows and near 0 and 1, where
+    the normal one does not. With clusters, N is divided by the design effect: the variance by cluster over that of as many
+    independent rows, at least 1."""
+    count, share, z = len(right), float(right.mean()), _z(level)
+    alone = share * (1 - share) / count
+    effect = 1.0 if clusters is None or alone == 0 else max(1.0, standard_error(right, clusters) ** 2 / alone)
+    n = count / effect
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z * float(np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)) / (1 + z**2 / n)
+    low, high = max(0.0, middle - reach), min(1.0, middle + reach)
+    return Interval(share, low, high, level, "Wilson" if clusters is None else "Wilson, by cluster")
+
+
+def shared(clusters: Sequence[str] | np.ndarray | None) -> bool:
+    """Whether any two rows are of one cluster."""
+    return clusters is not None and int(cluster_codes(np.asarray(clusters)).max(initial=-1)) + 1 < len(clusters)
 
 
 def _z(level: float) -> float:
@@ -161,6 +187,11 @@ def seed_summary(values: Sequence[float], *, level: float = LEVEL) -> SeedSummar
 def student_quantile(probability: float, freedom: float) -> float:
     """The quantile of Student's t with `freedom` degrees of freedom."""
     return float(_scipy_stats().t.ppf(probability, freedom))
+
+
+def student_tail(value: float, freedom: float) -> float:
+    """Both tails of Student's t beyond +-`value`, which is 0 or more."""
+    return float(2 * _scipy_stats().t.sf(value, freedom))
 
 
 def _scipy_stats() -> Any:

@@ -44,6 +44,7 @@ DEVIATIONS = {
     "D16": "The cpu preset takes 3/16 of the widths, 20 epochs, Adam at 1e-3 on a cosine schedule and a single view. The "
     "islets term weighs 0.03 in it instead of 0.6: at 0.6 the features collapse onto one point from a random start and "
     "every picture is read as the commonest class (docs/findings.md).",
+    "D17": "The random crop begins between pixels (bilinear), as every augmentation here is one warp; test crops begin on pixels.",
 }
 
 PAPER = Recipe(

@@ -31,6 +31,7 @@ DEVIATIONS = {
     "picture) puts frames of one sequence on both sides; split by subject for an honest figure.",
     "D9": "The cpu preset takes a quarter of the widths and trains 12 epochs on a cosine schedule with a mirror flip and a "
     "narrower zoom, so that it runs on two cores.",
+    "D10": "zoom_range=.3 is drawn as a magnification of 0.7 to 1.3; Keras draws its inverse so (0.77 to 1.43).",
 }
 
 PAPER = Recipe(

@@ -33,7 +33,9 @@ RENAMES = (
     (r"^_conv_head\.", "top.conv."),
     (r"^_bn1\.", "top.norm."),
 )  # theirs -> ours
-HEAD = "head."  # the classifier and what our papers put before it: never transferred
+HEAD = (
+    "head."  # the classifier and what our papers put before it: never transferred; a second head ("head_fer2013.") is
+)
 
 
 @dataclass(frozen=True)

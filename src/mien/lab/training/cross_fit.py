@@ -34,8 +34,8 @@ def check_names(out: Path, table: Path | None) -> None:
 def cross_fit(folders: Sequence[Path], root: Path | None) -> tuple[CrossFitted, FaceDataset]:
     """Each run's answers, the mean over picture and mirror image, about the rows that it left out; and all these rows.
 
-    Raises UsageError unless the runs left out each part of one division once and agree on data and heads, DataError when `root`
-    gives other rows than a run was trained on.
+    Raises UsageError unless the runs left out each part of one division once, started and learnt from nothing that had learnt it,
+    and agree on data and heads; DataError when `root` gives other rows than a run was trained on.
     """
     parts = _parts(folders)
     source, recipe = source_of(folders[0], root)
@@ -66,6 +66,7 @@ def cross_fit(folders: Sequence[Path], root: Path | None) -> tuple[CrossFitted, 
             "dataset": source.name,
             **shared,
             "runs": {str(part): model.sha256 for part, model in zip(parts, models, strict=True)},
+            "pretrained": [runs.read(folder)["pretrained"] for folder in folders],
             "views": "flip",
             "command": command_line(),
             "commit": commit(),
@@ -89,11 +90,27 @@ def _parts(folders: Sequence[Path]) -> list[Part]:
                 "--leave-out K/N"
             )
         parts.append(Part.parse(left_out))
+        _refuse_what_knows_the_part(folder, left_out)
     wanted = [str(Part(number, parts[0].of)) for number in range(1, parts[0].of + 1)]
     found = sorted(map(str, parts), key=lambda text: (len(text), text))
     if found != sorted(wanted, key=lambda text: (len(text), text)):
         raise UsageError(f"the runs left out {', '.join(found)}; expected one run for each of {', '.join(wanted)}")
     return parts
+
+
+def _refuse_what_knows_the_part(folder: Path, left_out: str) -> None:
+    """Raises UsageError where the run began with, or was taught by, what mien trained on the rows that it left out. Weights
+    of others' are taken at their word."""
+    facts = runs.read(folder)
+    for what in ("pretrained", "teacher"):
+        origin = facts[what]
+        if origin is None or origin.get("left_out") == left_out:
+            continue
+        if what == "teacher" or Path(origin["file"]).suffix in (".ckpt", ".onnx"):
+            raise UsageError(
+                f"{folder}: its --{what}, {origin['file']}, may have learnt from part {left_out}, which the run left out; train it "
+                f"from a run with --leave-out {left_out}, or from a random start"
+            )
 
 
 def _answers(model: TrainedRun, data: FaceDataset, rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,12 +1,15 @@
 """Rows of a training split that a run does not learn from: a fixed tenth to choose the epoch by, or one of several parts, which
-other runs learn from. The divisions are the same for every run and seed, and exact copies of a picture stay together."""
+other runs learn from. The divisions are the same for every run and seed. What was sampled together stays together: a subject's,
+film's, sequence's or picture's rows where a dataset knows them, and exact copies."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mien.errors import UsageError
 from mien.lab.datasets import FaceDataset
+from mien.lab.evaluation.groups import IDENTITIES
 from mien.lab.evaluation.leaks import HASHED_ROWS, pixel_hashes
 
 HOLDOUT_SHARE = 0.1  # of the training split, per class
@@ -36,42 +39,50 @@ class Part:
         return cls(int(number), int(of))
 
     def rows(self, data: FaceDataset) -> np.ndarray:
-        """(n,) the sorted positions of its rows in a training split. Every class is dealt out evenly."""
+        """(n,) the sorted positions of its rows in a training split. Every class is dealt out evenly where single
+        pictures are dealt."""
         dealt = np.empty(len(data), np.int64)
         place = 0
-        for pictures in _pictures_by_class(data):
-            for rows in pictures:
+        for _, units in _strata(data):
+            for rows in units:
                 dealt[rows] = place % self.of
                 place += 1
         return np.flatnonzero(dealt == self.number - 1)
 
 
 def holdout_ids(data: FaceDataset) -> tuple[str, ...]:
-    """The ids of the fixed tenth of a training split, stratified by class. FER-2013's Training has 1,236 surplus copies, which
-    stay on one side with their originals."""
+    """The ids of the fixed tenth of a training split, stratified by class where single pictures are drawn. FER-2013's Training
+    has 1,236 surplus copies, which stay on one side with their originals; CK+'s subjects do, too."""
     chosen: list[int] = []
-    for label, pictures in enumerate(_pictures_by_class(data)):
-        held = np.cumsum([len(rows) for rows in pictures])
-        wanted = round(HOLDOUT_SHARE * int((data.labels == label).sum()))
-        chosen += [row for rows in pictures[: np.searchsorted(held, wanted, side="right")] for row in rows]
+    for rows_in_all, units in _strata(data):
+        held = np.cumsum([len(rows) for rows in units])
+        wanted = round(HOLDOUT_SHARE * rows_in_all)
+        chosen += [row for rows in units[: np.searchsorted(held, wanted, side="right")] for row in rows]
     return tuple(data.ids[i] for i in sorted(chosen))
 
 
-def _pictures_by_class(data: FaceDataset) -> list[list[list[int]]]:
-    """Class -> its pictures in a fixed random order, each with its rows. A picture belongs to the class of its first row."""
+def _strata(data: FaceDataset) -> list[tuple[int, list[list[int]]]]:
+    """(rows, units in a fixed random order, each with its rows that stay together) for each class; one for all where a unit is
+    a subject, film, sequence or picture of several faces, which may show several classes."""
     random = np.random.default_rng(_SEED)
-    pictures = _pictures(data)
-    labels = np.array([data.labels[rows[0]] for rows in pictures], np.int64)
+    known = next((data.groups[name] for name in IDENTITIES if any(data.groups.get(name, ()))), None)
+    if known is not None:
+        units = _together(known)
+        return [(len(data), [units[i] for i in random.permutation(len(units))])]
+    units = _together(pixel_hashes(data) if len(data) <= HASHED_ROWS else ("",) * len(data))
+    labels = np.array([data.labels[rows[0]] for rows in units], np.int64)
     return [
-        [pictures[i] for i in random.permutation(np.flatnonzero(labels == label))] for label in range(len(data.classes))
+        (
+            int((data.labels == label).sum()),
+            [units[i] for i in random.permutation(np.flatnonzero(labels == label))],
+        )
+        for label in range(len(data.classes))
     ]
 
 
-def _pictures(data: FaceDataset) -> list[list[int]]:
-    """The rows of each distinct picture, in the order of their first rows; above HASHED_ROWS rows each row is one."""
-    if len(data) > HASHED_ROWS:
-        return [[row] for row in range(len(data))]
-    rows: dict[str, list[int]] = {}
-    for row, name in enumerate(pixel_hashes(data)):
-        rows.setdefault(name, []).append(row)
+def _together(names: Sequence[str]) -> list[list[int]]:
+    """The rows of each name, in the order of their first rows; a row without a name is alone."""
+    rows: dict[str | int, list[int]] = {}
+    for row, name in enumerate(names):
+        rows.setdefault(name or row, []).append(row)
     return list(rows.values())

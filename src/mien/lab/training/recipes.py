@@ -11,7 +11,7 @@ from mien.errors import UsageError
 from mien.lab import methods
 from mien.lab.losses import LOSSES
 from mien.lab.methods.method import Method, Recipe
-from mien.lab.networks import NETWORKS, NetworkOptions
+from mien.lab.networks import NETWORKS
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,10 @@ def resolve(choice: Choice) -> tuple[Method, Recipe]:
     recipe = method.recipes[choice.preset]
     if choice.variant is not None:
         variant = _named(method.variants, choice.variant, f"variant of {choice.method}")
-        recipe = replace(recipe, network=_sized(variant.network, recipe, choice.preset), loss=variant.loss)
+        network, loss = variant.network, variant.loss
+        if choice.preset.startswith("cpu"):
+            network, loss = _sized(network, recipe), _weighed(loss, recipe, method.recipes["paper"])
+        recipe = replace(recipe, network=network, loss=loss)
     if choice.network is not None:
         recipe = replace(recipe, network=_named(NETWORKS, choice.network, "network")())
     if choice.loss is not None:
@@ -45,14 +48,19 @@ def resolve(choice: Choice) -> tuple[Method, Recipe]:
     return method, apply_settings(recipe, choice.settings)
 
 
-def _sized(network: NetworkOptions, recipe: Recipe, preset: str) -> NetworkOptions:
-    """The variant's network; at a cpu preset with the preset's width, where both have one."""
-    sized: Any = network
-    width = getattr(recipe.network, "width", None)
-    if preset.startswith("cpu") and width is not None and hasattr(network, "width"):
-        sized = replace(sized, width=width)
-    found: NetworkOptions = sized
-    return found
+def _sized(network: Any, preset: Recipe) -> Any:
+    """A variant's network with the preset's width, where both have one."""
+    width = getattr(preset.network, "width", None)
+    return replace(network, width=width) if width is not None and hasattr(network, "width") else network
+
+
+def _weighed(loss: Any, preset: Recipe, paper: Recipe) -> Any:
+    """A variant's loss with the preset's weight, where it is of the preset's family of losses and has the paper preset's weight:
+    a variant of a weight of its own keeps that."""
+    own: Any = preset.loss
+    related = isinstance(loss, type(own)) or isinstance(own, type(loss))
+    printed = getattr(paper.loss, "weight", None)
+    return replace(loss, weight=own.weight) if related and printed is not None and loss.weight == printed else loss
 
 
 def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:

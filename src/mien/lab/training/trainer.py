@@ -247,8 +247,17 @@ def _origins(pretrained: Path | None, teacher: Path | None) -> dict[str, Any]:
                 )
             )
     return {
-        name: None if path is None else {"file": path.name, "sha256": file_sha256(path)} for name, path in files.items()
+        name: None if path is None else {"file": path.name, "sha256": file_sha256(path), **_left_out(path)}
+        for name, path in files.items()
     }
+
+
+def _left_out(checkpoint: Path) -> dict[str, str]:
+    """The part of the training rows that a run's checkpoint has not learnt from either, where it left one out."""
+    if not (checkpoint.parent / "run.json").is_file():
+        return {}
+    data = runs.read(checkpoint.parent)["data"]
+    return {"left_out": data["left_out"]} if "left_out" in data else {}
 
 
 def _taught_by(teacher: Path | None) -> Path | None:

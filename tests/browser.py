@@ -41,8 +41,8 @@ def open_chromium(folder: Path, *flags: str) -> Iterator[Any]:
 
 
 def requested(browser: Any) -> list[str]:
-    """The addresses of all requests since the log was last read, but for those that never leave the browser: a while after
-    its start it loads pages of its own, which no web page can ask for."""
+    """The addresses of all requests since the log was last read, but for those that never leave the browser: pages of its own,
+    which it loads a while after its start and no web page can ask for, and pictures that an address holds itself."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    return [url for url in urls if not url.startswith("chrome://")]
+    return [url for url in urls if not url.startswith(("chrome://", "data:"))]

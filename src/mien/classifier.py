@@ -113,9 +113,8 @@ class Classifier:
                 f"{self.path}: the graph fails on a batch of 2 ({str(error).splitlines()[0]}); export it again"
             ) from None
         for name, rows in found.probabilities.items():
-            if (
-                len(rows) != 2 or not (np.abs(rows.sum(axis=1) - 1) < SUM_TOLERANCE).all() or rows.min() < 0
-            ):  # a NaN, too
+            sums_to_one = np.abs(rows.sum(axis=1) - 1) < SUM_TOLERANCE  # a NaN does not
+            if len(rows) != 2 or not sums_to_one.all() or rows.min() < 0:
                 raise ModelError(f"{self.path}: head {name!r} answers with no probabilities; export it again")
 
     def predict(self, crops: Sequence[np.ndarray]) -> Prediction:

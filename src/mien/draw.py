@@ -156,9 +156,8 @@ def _layout(face: Face, place: Rectangle, *, size: tuple[int, int]) -> tuple[Fre
 
 
 def _font(size: float) -> FreeTypeFont:
-    return cast(
-        FreeTypeFont, ImageFont.load_default(size=max(1, math.floor(size)))
-    )  # with a size it is always FreeType's
+    font = ImageFont.load_default(size=max(1, math.floor(size)))
+    return cast(FreeTypeFont, font)  # with a size it is always FreeType's
 
 
 def _ink_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ import torch
 from network_cases import SMALL
 from torch import nn
 
-from mien.lab.batch import Batch
+from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses import LOSSES, Loss, Task
 from mien.lab.networks import Network, Shape
 from mien.lab.networks.norm import SingleValueBatchWarning
@@ -46,10 +46,8 @@ class _Answering(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, images: torch.Tensor) -> object:
-        from mien.lab.batch import NetworkOutput
-
-        logits = self.module(images)
+    def forward(self, batch: Batch) -> NetworkOutput:
+        logits = self.module(batch.images)
         return NetworkOutput(logits, logits)
 
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -296,6 +297,21 @@ def test_parquet_without_pyarrow_names_it(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UsageError, match="pip install pyarrow"):
         tables.open_sink("parquet", tmp_path)
+
+
+def test_the_settings_reach_the_worker(tree: Path, settings: worker.Settings) -> None:
+    def read(**changes: object) -> dict[str, object]:
+        requests, answers = io.StringIO(json.dumps(str(tree / "hopper.jpg")) + "\n"), io.StringIO()
+        worker.serve(replace(settings, **changes), requests, answers)
+        (row,) = json.loads(answers.getvalue())
+        return row
+
+    plain = read()
+    assert plain["face"] == 1 and 0 < plain["width"] < 128
+    assert (read(detector="whole")["x"], read(detector="whole")["width"]) == (0, 128)
+    assert read(min_face=400.0)["status"] == "no face"
+    assert read(abstain_below=1.0)["expression"] == "unsure"
+    assert str(read(max_pixels=1000)["status"]).startswith("error: 128 x 150 px")
 
 
 def test_a_file_that_kills_its_reader_is_recorded(tmp_path: Path, settings: worker.Settings, monkeypatch) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 import films
 import mien
 from films import Actor
-from mien import cli, watch
+from mien import cli, job_cli, watch
 from mien.errors import VideoError
 from mien.video import Video
 
@@ -63,6 +63,17 @@ def test_from_the_command_line(clip: Path, tiny_model: Path, capsys: pytest.Capt
     assert not exit.value.code
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "0.00 s: no face" and lines[1].startswith("0.50 s: face 1 ") and lines[-1] == "10 frames read"
+
+
+def test_the_options_reach_the_reader(clip: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[mien.Reader] = []
+    monkeypatch.setattr(job_cli, "watch", lambda camera, reader, *, smoothing: seen.append(reader))
+    options = ["--camera", str(clip), "--model", str(tiny_model), "--min-face", "77"]
+    for name, kind in (("mtcnn", "Mtcnn"), ("whole", "Whole")):
+        with pytest.raises(SystemExit):
+            cli.main(["watch", *options, "--detector", name])
+        assert kind.lower() in type(seen[-1].detector).__name__.lower()
+    assert seen[0].detector.min_face == 77 and seen[0].classifier.path == tiny_model
 
 
 def test_ctrl_c_stops_cleanly(clip: Path, reader: mien.Reader, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,16 @@
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
+from mien import cli
+from mien.web import app, server
+from mien.web.limits import Limits
 from mutants import encode
 from serving import START, Served, as_process, pictures, start
 
@@ -134,6 +138,23 @@ def test_refuses_to_start(tiny_model: Path, options: tuple[str, ...], reason: st
     process = start(tiny_model, *options)
     out, err = process.communicate(timeout=START)
     assert process.returncode == 2 and out == "" and err.startswith("mien: ") and reason in err
+
+
+def test_the_options_reach_the_limits_and_the_reader(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {}
+    monkeypatch.setattr(app, "create_app", lambda reader, **options: made.update(options, reader=reader))
+    monkeypatch.setattr(server, "listen", lambda host, port: (host, port))
+    monkeypatch.setattr(server, "run", lambda *arguments, **options: made.update(options))
+    values = {"body": 3, "pictures": 4, "pixels": 5, "faces": 6, "requests": 7, "memory": 8}
+    options = [word for name, value in values.items() for word in (f"--max-{name}", str(value))]
+    with pytest.raises(SystemExit):
+        cli.main(
+            ["serve", "--model", str(tiny_model), *options, "--seconds", "9", "--workers", "2", "--min-face", "55"]
+        )
+    assert made["limits"] == Limits(
+        body=3 << 20, pictures=4, pixels=5_000_000, faces=6, seconds=9, requests=7, memory=8 << 20
+    )
+    assert (made["seconds"], made["workers"], made["reader"].detector.min_face) == (9, 2, 55)
 
 
 def test_a_port_that_is_taken(tiny_model: Path) -> None:

@@ -33,6 +33,13 @@ def test_count_metrics_by_hand() -> None:
     assert metrics.row_percentages(COUNTS)[0] == pytest.approx([75, 25, 0])
 
 
+def test_precision_is_by_column_and_recall_by_row() -> None:
+    counts = np.array([[8, 2, 0], [1, 3, 0], [1, 0, 5]])
+    assert metrics.recalls(counts) == pytest.approx([8 / 10, 3 / 4, 5 / 6])
+    assert metrics.precisions(counts) == pytest.approx([8 / 10, 3 / 5, 5 / 5])
+    assert metrics.f1_scores(counts) == pytest.approx([16 / 20, 6 / 9, 10 / 11])
+
+
 def test_alpha_of_krippendorffs_own_two_coder_example() -> None:
     """Krippendorff 2011, section A: ten units, two coders, binary, alpha = 0.095."""
     first, second = np.array([0, 1, 0, 0, 0, 0, 0, 0, 1, 0]), np.array([1, 1, 1, 0, 0, 1, 0, 0, 0, 0])

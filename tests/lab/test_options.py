@@ -18,6 +18,7 @@ from mien.lab.evaluation.scores import Scores
 from mien.lab.methods.method import Augment, Recipe
 from mien.lab.networks import Mscar
 from mien.lab.training import runs, schedule, trainer
+from mien.lab.training.checkpoint import KeepRun
 from mien.lab.training.module import build_optimiser
 from mien.lab.training.recipes import Choice, completed, describe, resolve
 from mien.lab.training.trainer import Source, train
@@ -119,6 +120,24 @@ def test_every_word_that_a_recipe_takes_is_known_where_it_is_read() -> None:
         for word in get_args(kinds["schedule"])
     }
     assert found == pytest.approx({"constant": 1, "cosine": 0.5, "steps": 0.1})
+
+
+def test_norms_decay_only_where_the_recipe_says_so() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+    for norms, decayed in ((True, 4), (False, 1)):
+        recipe = replace(methods.load("mien-small").recipes["cpu"], weight_decay=0.1, decay_norms=norms)
+        groups = build_optimiser(recipe, network).param_groups
+        assert sum(len(group["params"]) for group in groups if group["weight_decay"] == 0.1) == decayed
+        assert sum(len(group["params"]) for group in groups) == 4
+
+
+def test_what_a_run_knows_of_its_best_epoch_survives_a_kill(tmp_path: Path) -> None:
+    before = KeepRun(tmp_path, patience=3, say=print)
+    before.rows, before.best, before.best_epoch = [{"epoch": 0.0, "selection": 0.7}], 0.7, 0
+    before.best_reported, before.reported_epoch = 0.6, 0
+    after = KeepRun(tmp_path, patience=3, say=print)
+    after.load_state_dict(before.state_dict())
+    assert {**vars(after), "say": None} == {**vars(before), "say": None}
 
 
 def test_settings_are_made_together() -> None:

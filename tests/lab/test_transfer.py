@@ -237,3 +237,17 @@ def test_batches_of_one_use_running_statistics_and_say_so_once(world: dict[str, 
     said = [warning for warning in caught if warning.category is SingleValueBatchWarning]
     assert len(said) == 1
     assert np.isfinite(float(metrics(tmp_path / "run")["train_softmax"]))
+
+
+def test_the_average_begins_at_the_pretrained_weights(world: dict[str, Path], tmp_path: Path) -> None:
+    """At next to no learning rate the averaged weights stay those that the run started from."""
+    settings = ("network.widths=(4,4,4,8)", "epochs=1", "batch=32", "sizes=()", "ema=0.999")
+    place = Source("ferplus", world["root"], allow_partial=True)
+    for name, more, start in (("first", (), None), ("second", ("lr=1e-9",), tmp_path / "first" / "best.ckpt")):
+        choice = Choice("mien-small", "cpu", settings=(*settings, *more))
+        train(choice, place, tmp_path / name, pretrained=start, seed=len(more), threads=1, say=lambda line: None)
+    first, second = (
+        torch.load(tmp_path / name / "best.ckpt", weights_only=True)["state_dict"] for name in ("first", "second")
+    )
+    weights = [key for key in first if key.startswith("average.network.trunk.") and key.endswith("convolution.weight")]
+    assert weights and all(torch.allclose(first[key], second[key], atol=1e-6) for key in weights)

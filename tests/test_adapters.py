@@ -48,6 +48,12 @@ def test_to_deepface() -> None:
     assert without["region"]["left_eye"] is None
 
 
+@pytest.mark.parametrize("said", ["contempt", "unsure"])
+def test_deepfaces_dominant_emotion_is_one_of_its_own(said: str) -> None:
+    (found,) = reading(face(expression=said)).to_deepface()
+    assert found["dominant_emotion"] == "happy"
+
+
 def test_to_fer() -> None:
     (found,) = reading(face()).to_fer()
     assert found == {

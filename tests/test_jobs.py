@@ -23,7 +23,7 @@ import rich.console
 from PIL import Image
 
 import mien
-from mien import cli, images, job_cli, jobs, tables, worker
+from mien import cli, images, job_cli, jobs, storage, tables, worker
 from mien.errors import UsageError
 
 pytestmark = pytest.mark.slow  # servers, workers and their limits take seconds
@@ -101,6 +101,7 @@ def test_lists_name_pictures(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("there.png \r\nblank.png \nabsent.png \n")
     found = images.gather([tmp_path / "l.txt"])
     assert [path.name for path in found] == ["there.png", "blank.png ", "absent.png "]
+    assert storage.gather([str(tmp_path / "l.txt")]) == [str(path) for path in found]
     (tmp_path / "none.csv").write_text("id,name\n1,a.jpg\n")
     with pytest.raises(UsageError, match=r"columns are id, name; expected .*path"):
         images.gather([tmp_path / "none.csv"])
@@ -144,6 +145,7 @@ def test_the_table_of_a_job_lists_its_pictures(
     (tmp_path / "out").mkdir()
     jobs.run(pictures, tmp_path / "out", settings=settings, workers=1)
     assert images.gather([tmp_path / "out" / "faces.csv"]) == pictures
+    assert storage.gather([str(tmp_path / "out" / "faces.csv")]) == [str(path) for path in pictures]
 
 
 def test_a_finished_job_does_nothing_more(tree: Path, tmp_path: Path, settings: worker.Settings, monkeypatch) -> None:

@@ -127,6 +127,17 @@ def test_sources_are_named(reader: mien.Reader, hopper: np.ndarray, tmp_path: Pa
     assert reader.read(path)[0] == reader.read(hopper)[0]
 
 
+def test_the_options_of_read_reach_the_reader(tiny_model: Path, hopper: np.ndarray) -> None:
+    (whole,) = mien.read(hopper, model=tiny_model, detector="whole")
+    assert whole.box == (0, 0, hopper.shape[1], hopper.shape[0])
+    assert mien.read(hopper, model=tiny_model, min_face=400).status == "no face"
+    mirrored = mien.read(np.ascontiguousarray(hopper[..., ::-1]), model=tiny_model, color="bgr")
+    assert mirrored == mien.read(hopper, model=tiny_model)
+    one = mien.Reader(tiny_model)
+    (many,) = one.read_many([np.ascontiguousarray(hopper[..., ::-1])], color="bgr")
+    assert many == one.read(hopper)
+
+
 def test_read_keeps_its_model_loaded(tiny_model: Path, hopper: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     first = mien.read(hopper, model=tiny_model)
     monkeypatch.setattr("mien.reader.Classifier", None)  # a second load would call it

@@ -170,16 +170,23 @@ def in_list(path: Path) -> list[Path]:
 
     Raises UsageError when the list cannot be read, names nothing or lacks such a column.
     """
+    start, names = opened_list(path)
+    return [listed(start, name) for name in names]
+
+
+def opened_list(path: Path) -> tuple[Path, list[str]]:
+    """Where a list's relative paths start, and the names in it. Raises UsageError as `in_list` does."""
     try:
         with path.open(**LIST_TEXT) as file:
             start = Path() if file.readline().startswith(_OWN_TABLE) else path.parent
             file.seek(0)
-            return [_listed(start, name) for name in names_in_list(file, path)]
+            return start, names_in_list(file, path)
     except OSError as error:
         raise UsageError(f"{path}: the list cannot be opened ({error.strerror}); check its path") from None
 
 
-def _listed(start: Path, name: str) -> Path:
+def listed(start: Path, name: str) -> Path:
+    """The path of one name in a list; blanks at its ends are left out where only then the file is there."""
     path, trimmed = start / name, start / name.strip()
     return trimmed if trimmed != path and not os.path.lexists(path) and os.path.lexists(trimmed) else path
 

@@ -165,12 +165,8 @@ def _listed(path: str) -> list[str]:
         root = path.rpartition("/")[0]
         with _open_list(path) as file:
             return [name if _absolute(name) else f"{root}/{name}" for name in images.names_in_list(file, path)]
-    try:
-        with Path(path).open(**images.LIST_TEXT) as file:
-            names = images.names_in_list(file, path)
-    except OSError as error:
-        raise UsageError(f"{path}: the list cannot be opened ({error.strerror}); check its path") from None
-    return [name if is_url(name) else str(Path(path).parent / name) for name in names]
+    start, names = images.opened_list(Path(path))
+    return [name if is_url(name) else str(images.listed(start, name)) for name in names]
 
 
 def _absolute(name: str) -> bool:

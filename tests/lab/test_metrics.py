@@ -40,6 +40,12 @@ def test_precision_is_by_column_and_recall_by_row() -> None:
     assert metrics.f1_scores(counts) == pytest.approx([16 / 20, 6 / 9, 10 / 11])
 
 
+def test_a_confusion_is_of_the_truth_for_the_guess() -> None:
+    found = {"classes": ["fear", "surprise"], "per_class": [], "confusion_percent": [[75.0, 25.0], [10.0, 90.0]]}
+    assert metrics.value_of(found, "confusion/fear/surprise") == 0.25
+    assert metrics.value_of(found, "confusion/surprise/fear") == 0.1
+
+
 def test_alpha_of_krippendorffs_own_two_coder_example() -> None:
     """Krippendorff 2011, section A: ten units, two coders, binary, alpha = 0.095."""
     first, second = np.array([0, 1, 0, 0, 0, 0, 0, 0, 1, 0]), np.array([1, 1, 1, 0, 0, 1, 0, 0, 0, 0])

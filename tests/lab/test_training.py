@@ -214,6 +214,8 @@ def test_another_run_is_never_overwritten(data: Path, tmp_path: Path) -> None:
         trained(run, data, "epochs=1")
     with pytest.raises(UsageError, match="holds another run: choice, recipe differ"):
         trained(run, data, "epochs=1", "lr=0.02", resume=True)
+    with pytest.raises(UsageError, match="holds another run: seed differ"):
+        trained(run, data, "epochs=1", resume=True, seed=1)
 
 
 @pytest.mark.slow

@@ -23,7 +23,10 @@ def serve(
         Path | None, typer.Option(metavar="FILE", help="An .onnx file that mien exported, instead of the bundled one.")
     ] = None,
     detector: Annotated[
-        str, typer.Option(metavar="NAME", help="mtcnn finds faces; whole takes each picture for one face.")
+        str,
+        typer.Option(
+            metavar="NAME", help="mtcnn finds faces; whole takes each picture for one; yunet (or yunet:FILE) is faster."
+        ),
     ] = NAMES[0],
     min_face: Annotated[float, typer.Option(metavar="PX", help="The shortest face side to look for.")] = MIN_FACE,
     workers: Annotated[

@@ -6,7 +6,7 @@ the dataset's classes, and FER-2013's seven.
 
 A deeper network may go on from a shallower one of the same widths (`--pretrained`): the convolutions it has more start with their
 norm's scale at zero, so that with their shortcut they give back what they are given (Goyal et al., 2017, arXiv:1706.02677,
-section 5.1), and the first answers are the shallower network's.
+section 5.1), and the first features are the shallower network's.
 """
 
 import re

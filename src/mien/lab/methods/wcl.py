@@ -33,8 +33,8 @@ DEVIATIONS = {
     "nothing is frozen.",
     "D7": "Epochs are unstated: 50, the best validation accuracy is kept. The random crop keeps 80 to 100 % of the area.",
     "D8": "The centre baselines (models 2, 4, 7, ...) use lambda 0.5 and the batch mean. W-softmax is divided by the sum of the "
-    "batch's weights, so beside it (models 4, 9, 14, 19) the centre term weighs less, against eqs. 1 and 2 about a tenth on "
-    "AffectNet's frequencies (--set loss.weight=5 makes up for it on average).",
+    "batch's weights, so beside it (models 4, 9, 14, 19) the centre term weighs less than in eqs. 1 and 2, on average by "
+    "the mean weight K N_min / N of a row, 0.1 on AffectNet (--set loss.weight=5 makes up for it there).",
     "D9": "ResNet-50 strides in its second convolution, as the ImageNet weights of torchvision do.",
     "D10": "Kappa and alpha are multi-class, not the mean of binary ones as the text says: on the balanced test set all "
     "20 printed kappas equal (accuracy - 1/8) / (7/8).",

@@ -33,9 +33,8 @@ RENAMES = (
     (r"^_conv_head\.", "top.conv."),
     (r"^_bn1\.", "top.norm."),
 )  # theirs -> ours
-HEAD = (
-    "head."  # the classifier and what our papers put before it: never transferred; a second head ("head_fer2013.") is
-)
+# The classifier and what our papers put before it: never transferred. A second head ("head_fer2013.") is.
+HEAD = "head."
 
 
 @dataclass(frozen=True)

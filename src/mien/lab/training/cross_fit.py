@@ -91,10 +91,10 @@ def _parts(folders: Sequence[Path]) -> list[Part]:
             )
         parts.append(Part.parse(left_out))
         _refuse_what_knows_the_part(folder, left_out)
-    wanted = [str(Part(number, parts[0].of)) for number in range(1, parts[0].of + 1)]
-    found = sorted(map(str, parts), key=lambda text: (len(text), text))
-    if found != sorted(wanted, key=lambda text: (len(text), text)):
-        raise UsageError(f"the runs left out {', '.join(found)}; expected one run for each of {', '.join(wanted)}")
+    wanted = [Part(number, parts[0].of) for number in range(1, parts[0].of + 1)]
+    if sorted(parts) != wanted:
+        left, each = (", ".join(map(str, those)) for those in (sorted(parts), wanted))
+        raise UsageError(f"the runs left out {left}; expected one run for each of {each}")
     return parts
 
 

@@ -1,6 +1,6 @@
 """Rows of a training split that a run does not learn from: a fixed tenth to choose the epoch by, or one of several parts, which
 other runs learn from. The divisions are the same for every run and seed. What was sampled together stays together: a subject's,
-film's, sequence's or picture's rows where a dataset knows them, and exact copies."""
+film's, sequence's or picture's rows where a dataset knows them, else exact copies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ HOLDOUT_SHARE = 0.1  # of the training split, per class
 _SEED = 20_130_101
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Part:
     """Part `number`, from 1, of `of` equal ones."""
 

@@ -88,7 +88,7 @@ def test_to_pandas_of_a_frame_has_time_and_track() -> None:
 
 def test_to_pandas_without_pandas_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(UsageError, match="pip install pandas"):
+    with pytest.raises(UsageError, match=r'pip install "mien\[tables\]"'):
         reading().to_pandas()
 
 

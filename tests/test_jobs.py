@@ -297,7 +297,7 @@ def test_each_video_has_a_folder_of_its_own(tmp_path: Path) -> None:
 
 def test_parquet_without_pyarrow_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UsageError, match="pip install pyarrow"):
+    with pytest.raises(UsageError, match=r'pip install "mien\[tables\]"'):
         tables.open_sink("parquet", tmp_path)
 
 

@@ -21,7 +21,7 @@ def to_pandas(reading: Reading) -> "pandas.DataFrame":
     try:
         import pandas
     except ImportError:
-        raise UsageError("to_pandas needs pandas; run `pip install pandas`, or take rows()") from None
+        raise UsageError('to_pandas needs pandas; run `pip install "mien[tables]"`, or take rows()') from None
     return pandas.DataFrame(reading.rows())
 
 

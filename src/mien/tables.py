@@ -228,7 +228,9 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise UsageError("the format parquet needs pyarrow; run `pip install pyarrow`, or take csv or jsonl") from None
+        raise UsageError(
+            'the format parquet needs pyarrow; run `pip install "mien[tables]"`, or take csv or jsonl'
+        ) from None
     return pyarrow, pyarrow.parquet
 
 

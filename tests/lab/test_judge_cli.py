@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import small_fer
 
 import tiny_model
 from mien import cli
-from mien.errors import DataError
+from mien.errors import DataError, UsageError
 from mien.lab import datasets
 from mien.lab.evaluation import judge, leaks
 from mien.lab.evaluation.scores import Scores
@@ -52,6 +53,18 @@ def evaluate(root: Path, tiny_model: Path, tmp_path: Path) -> Callable[..., dict
         return json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
 
     return run
+
+
+@pytest.mark.parametrize("package", ["sklearn.metrics", "scipy.stats", "matplotlib.figure"])
+def test_a_missing_package_is_named_before_the_model_runs(
+    root: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(judge, "evaluate", lambda *_, **__: pytest.fail("the model has run"))
+    data = datasets.load("fer2013", root, split="valid", allow_partial=True)
+    missing = f"{package.partition('.')[0]} is not installed"
+    with pytest.raises(UsageError, match=missing):
+        judge.judge(tiny_model, data, tmp_path, page=tmp_path / "page.html")
 
 
 def test_metrics_come_with_intervals_leaks_and_costs(

@@ -13,6 +13,6 @@ def needs_torch() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"this command needs the lab ({error.name} is not installed): pip install 'mien[lab]'; "
+            f'this command needs the lab ({error.name} is not installed); run `pip install "mien[lab]"`; '
             "for a CPU-only torch see the README"
         ) from None

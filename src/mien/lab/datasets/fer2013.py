@@ -220,7 +220,7 @@ def _zstd(file: Path) -> IO[bytes]:
         import zstandard
     except ImportError:
         raise DataError(
-            f"{file}: reading .zst needs the zstandard package (pip install zstandard), or unpack it first"
+            f"{file}: reading .zst needs zstandard; run `pip install zstandard`, or unpack it first"
         ) from None
     return zstandard.open(file, "rb")
 

@@ -11,7 +11,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from mien.errors import DataError, UsageError
+from mien.errors import DataError
+from mien.lab.evaluation.eval_needed import needs_eval
 from mien.lab.evaluation.statistics import LEVEL, Interval, cluster_codes
 
 
@@ -28,10 +29,8 @@ def class_components(positive: np.ndarray, column: np.ndarray) -> np.ndarray:
 
 def _midranks(values: np.ndarray) -> np.ndarray:
     """1-based ranks; ties share the mean of their ranks."""
-    try:
+    with needs_eval("DeLong's intervals"):
         from scipy.stats import rankdata
-    except ImportError:
-        raise UsageError("DeLong's interval needs scipy, which is not installed: pip install 'mien[eval]'") from None
     ranks: np.ndarray = rankdata(values)
     return ranks
 

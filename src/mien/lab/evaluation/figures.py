@@ -16,6 +16,7 @@ import numpy as np
 
 from mien.errors import DataError, UsageError
 from mien.lab.evaluation.calibration import Reliability, RiskCoverage
+from mien.lab.evaluation.eval_needed import needs_eval
 from mien.lab.evaluation.metrics import row_percentages
 
 if TYPE_CHECKING:
@@ -43,12 +44,10 @@ class Panel:
 
 def _figure(height: float, draw: Callable[["Figure"], None], *, width: float = WIDTH) -> "Figure":
     """A figure of `width` x `height` inches, drawn in our style."""
-    try:
+    with needs_eval("figures"):
         import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError("figures need matplotlib, which is not installed: pip install 'mien[eval]'") from None
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
@@ -220,10 +219,8 @@ def sweep(
 def embedding(features: np.ndarray, *, seed: int = 0, rows: int = 2000) -> tuple[np.ndarray, np.ndarray]:
     """t-SNE (van der Maaten and Hinton 2008; scikit-learn's) of at most `rows` rows of features (N, D), drawn without
     replacement. Returns (M, 2) positions and the (M,) row numbers they belong to."""
-    try:
+    with needs_eval("t-SNE figures"):
         from sklearn.manifold import TSNE
-    except ImportError:
-        raise UsageError("t-SNE needs scikit-learn, which is not installed: pip install 'mien[eval]'") from None
     if len(features) < 10:
         raise DataError(f"{len(features)} rows are too few for a t-SNE: give at least 10")
     generator = np.random.default_rng(seed)

@@ -17,6 +17,7 @@ from mien.lab import datasets
 from mien.lab.datasets import FaceDataset
 from mien.lab.evaluation import leaks, report
 from mien.lab.evaluation import metrics as measured
+from mien.lab.evaluation.eval_needed import check_installed
 from mien.lab.evaluation.evaluate import Model, evaluate, head_for
 from mien.lab.evaluation.figures import learning_curves, read_curves, to_bytes
 from mien.lab.evaluation.groups import IDENTITIES, group_tables, rows_of
@@ -67,6 +68,7 @@ def judge(
     training: where to look for leaks. faces: show some in the report. Raises DataError when the data are not what the
     model was made for, unless `accept_mismatch`.
     """
+    check_installed(figures=page is not None)
     opened = open_model(model)
     card = opened.model.card
     mismatches = leaks.check_preprocessing(

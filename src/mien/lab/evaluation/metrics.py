@@ -19,6 +19,7 @@ from mien.lab.evaluation.calibration import (
     reliability,
     risk_coverage,
 )
+from mien.lab.evaluation.eval_needed import needs_eval
 from mien.lab.evaluation.scores import Scores
 
 RISKS = (0.01, 0.05, 0.10)  # error rates for which the coverage is printed
@@ -154,10 +155,8 @@ def _per_class(labels: np.ndarray, probabilities: np.ndarray, area: Callable[...
 
 
 def _sklearn_metrics() -> Any:
-    try:
+    with needs_eval("areas under curves"):
         from sklearn import metrics
-    except ImportError:
-        raise UsageError("AUC needs scikit-learn, which is not installed: pip install 'mien[eval]'") from None
     return metrics
 
 

@@ -7,6 +7,7 @@ from statistics import NormalDist
 import numpy as np
 
 from mien.errors import DataError, UsageError
+from mien.lab.evaluation.eval_needed import needs_eval
 from mien.lab.evaluation.metrics import COUNT_METRICS
 from mien.lab.evaluation.scores import Scores
 from mien.lab.evaluation.statistics import (
@@ -109,10 +110,8 @@ def clustered_p(first: np.ndarray, second: np.ndarray, clusters: Sequence[str] |
 
 def sign_test(less: int, more: int) -> float:
     """min(1, 2 P[Binomial(less + more, 1/2) <= min(less, more)]), exact; 1.0 when there is nothing to compare."""
-    try:
+    with needs_eval("paired tests"):
         from scipy.stats import binom
-    except ImportError:
-        raise UsageError("McNemar's test needs scipy, which is not installed: pip install 'mien[eval]'") from None
     return float(min(1.0, 2 * binom.cdf(min(less, more), less + more, 0.5))) if less + more else 1.0
 
 
@@ -190,10 +189,8 @@ def seed_difference(first: Sequence[float], second: Sequence[float], *, level: f
     """mean(second) - mean(first) over runs with Welch's t interval and p value, at least two runs a side."""
     if min(len(first), len(second)) < 2:
         raise UsageError(f"{len(first)} and {len(second)} runs: a difference between seeds needs at least 2 a side")
-    try:
+    with needs_eval("differences between seeds"):
         from scipy.stats import t as student
-    except ImportError:
-        raise UsageError("Welch's test needs scipy, which is not installed: pip install 'mien[eval]'") from None
     sides = [np.asarray(values, np.float64) for values in (first, second)]
     value = float(sides[1].mean() - sides[0].mean())
     parts = [side.var(ddof=1) / len(side) for side in sides]

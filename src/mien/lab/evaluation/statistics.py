@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mien.errors import DataError, UsageError
+from mien.lab.evaluation.eval_needed import needs_eval
 
 REPLICATES = 2000  # Monte-Carlo error of a 2.5 % quantile's level: sqrt(.025 * .975 / 2000) = 0.35 points
 LEVEL = 0.95
@@ -195,8 +196,6 @@ def student_tail(value: float, freedom: float) -> float:
 
 
 def _scipy_stats() -> Any:
-    try:
+    with needs_eval("intervals"):
         from scipy import stats
-    except ImportError:
-        raise UsageError("intervals need scipy, which is not installed: pip install 'mien[eval]'") from None
     return stats

@@ -1,6 +1,7 @@
 """Watching, with a video in the camera's place."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import films
 import mien
 from films import Actor
 from mien import cli, job_cli, watch
+from mien.draw import COLOURS
 from mien.errors import VideoError
 from mien.video import Video
 
@@ -47,6 +49,17 @@ def test_the_panel_shows_bars_for_each_face(clip: Path, reader: mien.Reader) -> 
     for name, value in face.smoothed.items():
         (line,) = [line for line in text.splitlines() if line.strip().startswith(name)]
         assert line.count("█") == round(value * watch.BAR) and line.rstrip().endswith(f"{value:.0%}")
+
+
+def test_the_bars_have_the_colours_of_pictures_and_page(clip: Path, reader: mien.Reader) -> None:
+    with Video(clip) as source:
+        *_, (reading, _) = watch.watch(source, reader)
+    output = io.StringIO()
+    Console(file=output, width=80, force_terminal=True, color_system="truecolor").print(watch.panel(reading, 30))
+    (face,) = reading.tracked
+    name = max(face.smoothed, key=lambda one: face.smoothed[one])
+    (line,) = [line for line in output.getvalue().splitlines() if f" {name} " in line]
+    assert re.search(r"38;2;(\d+);(\d+);(\d+)m█", line).groups() == tuple(map(str, COLOURS[name]))
 
 
 def test_the_panel_says_when_nobody_is_there(clip: Path, reader: mien.Reader) -> None:

@@ -18,16 +18,6 @@ if TYPE_CHECKING:
 
 BAR = 30  # characters
 REFRESH = 10  # times a second that the terminal is drawn; more is not seen
-COLOURS: dict[str, str] = {  # the terminal's nearest to draw.COLOURS
-    "neutral": "grey70",
-    "happy": "yellow",
-    "sad": "sky_blue2",
-    "surprise": "orange1",
-    "fear": "orchid",
-    "disgust": "dark_cyan",
-    "anger": "dark_orange3",
-    "contempt": "deep_sky_blue4",
-}
 
 
 def open_camera(camera: str) -> Video:
@@ -106,11 +96,15 @@ def panel(reading: FrameReading, pace: float) -> "Group":
 def _bars(track: int, probabilities: dict[str, float]) -> "Text":
     from rich.text import Text
 
+    from mien.draw import COLOURS, INK
+
     text = Text(f"\nface {track}\n", style="bold")
     for name, value in probabilities.items():
         filled = round(value * BAR)
         text.append(f"{name:>9} ", style="default")
-        text.append("█" * filled, style=COLOURS.get(name, "default"))
+        text.append(
+            "█" * filled, style="rgb({},{},{})".format(*COLOURS.get(name, INK))
+        )  # rich takes the nearest there is
         text.append("·" * (BAR - filled), style="dim")
         text.append(f" {value:4.0%}\n", style="default")
     return text

@@ -1,6 +1,7 @@
 """Intervals and tests: worked examples, oracles that loop, and coverage by simulation."""
 
 from math import comb
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -192,6 +193,10 @@ def test_auc_difference_of_a_model_with_itself_is_nothing() -> None:
     scores = made_up(200)
     found, p = auc_difference(scores.labels, scores.probabilities, scores.probabilities)
     assert (found.value, p) == (0.0, 1.0)
+    near = made_up(200, seed=9, skill=1.7)
+    found, p = auc_difference(scores.labels, scores.probabilities, near.probabilities)
+    assert 0.02 < p < 0.5
+    assert p == pytest.approx(2 * NormalDist().cdf(-abs(found.value) / ((found.high - found.low) / (2 * 1.959964))))
     better = made_up(200, seed=3, skill=4.0)
     found, p = auc_difference(scores.labels, scores.probabilities, better.probabilities)
     assert found.low > 0
@@ -221,6 +226,17 @@ def test_paired_bootstrap_sees_a_real_difference_and_not_a_missing_one() -> None
     assert missing.p > 0.05
     with pytest.raises(UsageError, match="balanced_accuracy"):
         paired_difference(weak, strong, metric="auc")
+
+
+def test_the_bootstraps_p_is_that_of_both_tails() -> None:
+    """Against the normal approximation, where the difference is neither sure nor nothing."""
+    first, second = made_up(800), made_up(800, seed=5, skill=1.65)
+    found, turned = paired_difference(first, second, replicates=4000), paired_difference(second, first, replicates=4000)
+    spread = (found.interval.high - found.interval.low) / (2 * 1.959964)
+    expected = 2 * NormalDist().cdf(-abs(found.interval.value) / spread)
+    assert 0.02 < expected < 0.5
+    assert found.p == pytest.approx(expected, rel=0.2) and turned.p == pytest.approx(expected, rel=0.2)
+    assert found.detectable == pytest.approx((1.959964 + 0.841621) * spread, rel=0.05)  # 80 % power
 
 
 def test_rows_are_aligned_by_id_and_other_rows_refused() -> None:
@@ -270,7 +286,10 @@ def test_seed_difference_is_welchs() -> None:
     from scipy.stats import ttest_ind
 
     assert found.interval.value == 4.0
-    assert found.p == pytest.approx(ttest_ind(second, first, equal_var=False).pvalue)
+    theirs = ttest_ind(second, first, equal_var=False)
+    assert found.p == pytest.approx(theirs.pvalue)
+    span = theirs.confidence_interval(0.95)
+    assert (found.interval.low, found.interval.high) == (pytest.approx(span.low), pytest.approx(span.high))
     alike = seed_difference([0.0, 1.0, 2.0], [5.0, 6.0, 7.0])
     # standard deviation 1 and three runs a side: (t_{.975, 4} + t_{.8, 4}) sqrt(2 / 3)
     assert alike.detectable == pytest.approx((2.776445 + 0.940965) * (2 / 3) ** 0.5, abs=1e-4)

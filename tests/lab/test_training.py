@@ -14,9 +14,7 @@ import torch
 
 from mien.errors import DataError, UsageError
 from mien.lab import methods
-from mien.lab.methods.method import Augment
-from mien.lab.training import randomness, schedule, times
-from mien.lab.training.augment import augment
+from mien.lab.training import schedule, times
 from mien.lab.training.parts import holdout_ids
 from mien.lab.training.recipes import Choice, apply_settings, resolve
 from mien.lab.training.trainer import Source, load_data, train
@@ -32,85 +30,6 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def source(root: Path, **options: str) -> Source:
     return Source("fer2013", root, allow_partial=True, **options)
-
-
-# randomness and augmentation
-
-
-def test_randomness_depends_on_its_key_alone() -> None:
-    ids = np.arange(1000)
-    u = randomness.uniform(3, 5, ids, draws=4)
-    assert np.array_equal(u[[7, 2]], randomness.uniform(3, 5, ids[[7, 2]], draws=4))  # not on the batch
-    for other in (
-        randomness.uniform(4, 5, ids, draws=4),
-        randomness.uniform(3, 6, ids, draws=4),
-        randomness.uniform(3, 5, ids, draws=4, stream=1),
-    ):
-        assert abs(np.corrcoef(u.ravel(), other.ravel())[0, 1]) < 0.06
-    assert u.min() >= 0
-    assert u.max() < 1
-    assert abs(u.mean() - 0.5) < 0.02
-    assert abs(randomness.normal(0, 0, ids, draws=20).std() - 1) < 0.03
-
-
-def test_without_augmentation_pictures_pass_through() -> None:
-    pictures = torch.rand(4, 1, 48, 48, generator=torch.Generator().manual_seed(0))
-    same = augment(pictures, np.arange(4), Augment(), size=48, window=1.0, seed=0, epoch=0)
-    assert torch.allclose(same, pictures, atol=1e-5)
-
-
-def test_flip_is_a_mirror_image() -> None:
-    pictures = torch.rand(2, 1, 9, 9, generator=torch.Generator().manual_seed(0))
-    mirrored = augment(pictures, np.arange(2), Augment(flip=1.0), size=9, window=1.0, seed=0, epoch=0)
-    assert torch.allclose(mirrored, pictures.flip(3), atol=1e-5)
-
-
-def test_a_random_window_is_cut_inside_the_picture() -> None:
-    """A 40 px window of a 48 px ramp: its first pixel lies between 0 and 8 and its slope is kept."""
-    ramp = (torch.arange(48.0) / 100).expand(32, 1, 48, 48).contiguous()
-    cut = augment(ramp, np.arange(32), Augment(), size=40, window=40 / 48, seed=0, epoch=0)
-    starts = cut[:, 0, 20, 0] * 100
-    assert starts.min() >= -0.01
-    assert starts.max() <= 8.01
-    assert starts.std() > 1.5
-    assert torch.allclose(cut[:, 0, 20, 1:] - cut[:, 0, 20, :-1], torch.tensor(0.01), atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        Augment(rotate=30), Augment(scale=(0.5, 0.6)), Augment(scale=(0.5, 1.5), independent_axes=True),
-        Augment(shift=0.2), Augment(area=(0.2, 0.4), aspect=(0.75, 1.33)), Augment(shear=20), Augment(brightness=0.4),
-        Augment(contrast=0.5), Augment(cutout=1.0), Augment(blur=1.0), Augment(noise=1.0),
-    ],
-    ids=lambda options: next(name for name in Augment.__dataclass_fields__ if getattr(options, name) != getattr(Augment(), name)),
-)  # fmt: skip
-def test_every_augmentation_changes_the_picture_and_repeats_itself(options: Augment) -> None:
-    pictures = torch.rand(6, 1, 32, 32, generator=torch.Generator().manual_seed(1))
-    ids = np.arange(6)
-
-    def augmented(rows: list[int], epoch: int) -> torch.Tensor:
-        return augment(pictures[rows], ids[rows], options, size=32, window=1.0, seed=0, epoch=epoch)
-
-    whole = augmented([0, 1, 2, 3, 4, 5], 0)
-    assert not torch.allclose(whole, pictures, atol=1e-3)
-    assert torch.equal(whole[[4, 1]], augmented([4, 1], 0))  # the same on any rank, in any batch
-    assert not torch.equal(whole, augmented([0, 1, 2, 3, 4, 5], 1))
-    assert whole.min() >= 0
-    assert whole.max() <= 1
-
-
-def test_a_shift_moves_a_random_resized_crop_too() -> None:
-    """Of a 100 px ramp a quarter of the area: its middle lies between 25 and 75 px, and 10 px further out when shifted."""
-    ramp = (torch.arange(100.0) / 100).expand(200, 1, 100, 100).contiguous()
-
-    def middles(shift: float) -> torch.Tensor:
-        options = Augment(area=(0.25, 0.25), shift=shift)
-        cut = augment(ramp, np.arange(200), options, size=51, window=1.0, seed=0, epoch=0)
-        return cut[:, 0, 25, 25] * 100
-
-    assert 24 < middles(0.0).min() < 27 and 72 < middles(0.0).max() < 75
-    assert 14 < middles(0.1).min() < 18 and 81 < middles(0.1).max() < 85
 
 
 # recipes and schedules

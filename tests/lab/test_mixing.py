@@ -182,3 +182,19 @@ def test_answers_by_row_are_weighed_like_labels() -> None:
             own, partner = targets[row + 3], targets[(row + 1) % ROWS + 3]
             expected += float(each[row] @ (mix.share * own + (1 - mix.share) * partner)) / ROWS
     assert total.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_probability_rule_draws_each_rows_label_from_its_votes_anew() -> None:
+    training = module(Augment(), Softmax())
+    rows = 4000
+    votes = torch.tensor([0.5, 0.0, 0.3, 0.0, 0.0, 0.0, 0.2]).expand(rows, CLASSES)
+    given = Batch(torch.zeros(rows, 1, SIDE, SIDE), torch.zeros(rows, dtype=torch.int64), votes, torch.arange(rows))
+    assert torch.equal(training.prepared(given).labels, given.labels)  # every other rule
+    training.redraw_labels = True
+    drawn = training.prepared(given).labels
+    assert torch.bincount(drawn, minlength=CLASSES) / rows == pytest.approx(votes[0].numpy(), abs=0.03)
+    assert torch.equal(training.prepared(given).labels, drawn)  # in one epoch the same
+    some = Batch(given.images[7:9], given.labels[7:9], votes[7:9], given.ids[7:9])
+    assert torch.equal(training.prepared(some).labels, drawn[7:9])  # in any batch
+    training.seed += 1
+    assert 0.3 < (training.prepared(given).labels == drawn).float().mean() < 0.46  # 0.5^2 + 0.3^2 + 0.2^2

@@ -127,6 +127,22 @@ def test_it_learns(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_gradients_are_clipped_to_a_length(data: Path, tmp_path: Path) -> None:
+    def weights(name: str, *settings: str) -> torch.Tensor:
+        plain = ("epochs=1", "optimiser=sgd", "momentum=0", "nesterov=False", "weight_decay=0", "warmup=0")
+        run = trained(tmp_path / name, data, *plain, *settings)
+        found: torch.Tensor = torch.load(run / "last.ckpt", weights_only=True)["state_dict"][
+            "network.head.classify.weight"
+        ]
+        return found
+
+    start, clipped, free = weights("start", "lr=1e-12"), weights("clipped", "clip=1e-3"), weights("free")
+    assert (free - start).norm() > 1e-3
+    steps = 140 // 16
+    assert 0 < (clipped - start).norm() <= steps * 0.01 * 1e-3 * 1.001
+
+
+@pytest.mark.slow
 def test_another_run_is_never_overwritten(data: Path, tmp_path: Path) -> None:
     run = trained(tmp_path / "run", data, "epochs=1")
     with pytest.raises(UsageError, match="already holds a run; add --resume"):

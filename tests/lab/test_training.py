@@ -14,7 +14,9 @@ import torch
 
 from mien.errors import DataError, UsageError
 from mien.lab import methods
+from mien.lab.batch import Batch
 from mien.lab.training import schedule, times
+from mien.lab.training.module import Training
 from mien.lab.training.parts import holdout_ids
 from mien.lab.training.recipes import Choice, apply_settings, resolve
 from mien.lab.training.trainer import Source, load_data, train
@@ -220,6 +222,27 @@ def test_joint_training_validates_both_heads(data: Path) -> None:
     assert {name: (s.name, s.label_rule) for name, s in validation.items()} == {
         "fer2013": ("fer2013", "fer2013"), "ferplus": ("ferplus", "majority"),
     }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["majority", "probability"])
+def test_labels_are_drawn_where_the_rule_says_so(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    changed: list[bool] = []
+    prepare = Training.prepared
+
+    def prepared(self: Training, batch: Batch) -> Batch:
+        found = prepare(self, batch)
+        changed.append(not torch.equal(found.labels, batch.labels))
+        return found
+
+    monkeypatch.setattr(Training, "prepared", prepared)
+    votes = Source("ferplus", data, label_rule=rule, allow_partial=True)
+    train(
+        Choice("mscar", "cpu", settings=(*TINY, "epochs=1")), votes, tmp_path / "run", threads=1, say=lambda line: None
+    )
+    assert any(changed) == (rule == "probability")
 
 
 COMMAND = (

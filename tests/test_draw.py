@@ -49,6 +49,21 @@ def test_box_label_and_bars_are_drawn_at_any_size(size: tuple[int, int]) -> None
     assert yellow[: y1 - 1].any()  # the label, above it
 
 
+def test_bars_are_as_long_as_their_probabilities() -> None:
+    values = dict(zip(EXPRESSIONS, (0.4, 0.25, 0.15, 0.1, 0.05, 0.03, 0.02, 0.0), strict=True))
+    one = Face((100.0, 200.0, 300.0, 450.0), None, 1.0, "neutral", 0.4, values)
+    _, after = drawn((1000, 1000), one)
+    panel = after[:, 303:]
+    for name, value in values.items():
+        coloured = (panel == draw.COLOURS[name]).all(axis=2)
+        if value == 0:
+            assert not coloured.any()
+            continue
+        row = panel[np.flatnonzero(coloured.any(axis=1))[0]]
+        bar, rest = ((row == colour).all(axis=1).sum() for colour in (draw.COLOURS[name], draw.TRACK))
+        assert bar == pytest.approx(value * (bar + rest), abs=1)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (16_000, 20), (20, 16_000)])
 def test_the_smallest_and_thinnest_pictures_get_a_copy(size: tuple[int, int]) -> None:
     _, after = drawn(size, face((0.0, 0.0, float(size[0]), float(size[1]))))

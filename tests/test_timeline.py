@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mien import timeline
-from mien.draw import COLOURS
+from mien.draw import COLOURS, INK
 from mien.timeline import COLUMNS, LEFT, NO_FACE, PLOT, TOP, Strip
 
 
@@ -22,6 +22,20 @@ def test_bands_are_stacked_by_their_probabilities() -> None:
     for share, happy in ((0.2, 0.25), (0.8, 0.75)):
         colours = column(picture, share)
         assert colours == [COLOURS["happy"]] * round(happy * PLOT) + [COLOURS["sad"]] * round((1 - happy) * PLOT)
+
+
+@pytest.mark.parametrize(
+    ("start_s", "seconds", "ticks"), [(0.0, 4.0, (0, 1, 2, 3, 4)), (61.5, 10.0, (62, 64, 66, 68, 70))]
+)
+def test_ticks_stand_at_the_videos_own_times(start_s: float, seconds: float, ticks: tuple[int, ...]) -> None:
+    strip = Strip(("happy", "sad"), start_s)
+    for number in range(round(seconds * 30) + 1):
+        strip.add(start_s + number / 30, {"happy": 0.5, "sad": 0.5})
+    picture = np.asarray(timeline.draw(strip, title=""))
+    below = picture[TOP + PLOT + 4, :]
+    found = np.flatnonzero((below == INK).all(axis=1))
+    expected = [LEFT + (tick - start_s) / (seconds + 1 / 30) * COLUMNS for tick in ticks]
+    assert found == pytest.approx(expected, abs=1)
 
 
 def test_times_without_a_face_are_grey_and_slow_sampling_is_not() -> None:

@@ -101,6 +101,14 @@ def test_far_or_much_larger_faces_are_others() -> None:
         assert tracker.update([other], 0.033) == [2]
 
 
+@pytest.mark.parametrize(("side", "number"), [(155, 1), (165, 2), (65, 1), (60, 2)])
+def test_a_face_may_grow_or_shrink_by_a_factor_of_1_6(side: float, number: int) -> None:
+    """Around the same point, where the overlap alone would still make it the same face."""
+    tracker = Tracker()
+    tracker.update([(0, 0, 100, 100)], 0.0)
+    assert tracker.update([(50 - side / 2, 50 - side / 2, 50 + side / 2, 50 + side / 2)], 0.033) == [number]
+
+
 def test_clear_ends_every_track() -> None:
     tracker = Tracker()
     tracker.update([(0, 0, 100, 100), (300, 0, 400, 100)], 0.0)

@@ -297,6 +297,31 @@ def test_tracks_are_smoothed_apart_and_raw_ones_kept(reader: mien.Reader, two) -
     assert tuple(soft[-1].tracked[0].smoothed) == EXPRESSIONS
 
 
+def test_the_largest_face_comes_first(tiny_model: Path) -> None:
+    class Two(Script):
+        def detect(self, image: np.ndarray) -> list[Detection]:
+            return [Detection((10.0, 10.0, 60.0, 60.0), 1.0, None), Detection((100.0, 100.0, 200.0, 200.0), 0.9, None)]
+
+    follower = Follower(mien.Reader(tiny_model, detector=Two(face=True)))
+    for number in range(4):
+        reading = follower.read(films.screen([], 0, SIZE), frame=number, time_s=number / 30, source="film")
+        assert [(face.track, round(face.box[0])) for face in reading.tracked] == [(2, 100), (1, 10)]
+
+
+def test_what_is_known_of_an_ended_track_is_forgotten(reader: mien.Reader, two) -> None:
+    smoothing = Smoothing(0.5)
+    for track in (1, 2):
+        smoothing.add(track, {"happy": 0.0}, 0.0)
+    smoothing.forget([1])
+    assert [smoothing.add(track, {"happy": 1.0}, 0.5)["happy"] for track in (1, 2)] == [
+        1.0,
+        pytest.approx(1 - 1 / math.e),
+    ]
+    follower = Follower(reader)
+    play(follower, [Actor(*two[0], lambda t: (100, 60, 1.0) if t < 0.2 else None)], seconds=2)
+    assert follower._smoothing._last == {}  # or a long video would fill the memory
+
+
 def test_out_of_range_options_are_refused(reader: mien.Reader) -> None:
     for options in ({"smoothing": -1}, {"smoothing": math.nan}, {"detect_every": 0}):
         with pytest.raises(UsageError, match="expected at least"):

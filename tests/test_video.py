@@ -496,6 +496,24 @@ def test_the_copy_shows_unsure_faces_as_such(clip: Path, tiny_model: Path) -> No
     assert (drawn.expression, drawn.confidence) == ("unsure", max(face.smoothed.values()))
 
 
+def test_the_copy_shows_what_is_smoothed_and_the_table_both(
+    clip: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[dict[str, float]] = []
+
+    def annotate(image: np.ndarray, reading: mien.Reading) -> Image.Image:
+        drawn.extend(face.probabilities for face in reading)
+        return Image.fromarray(image)
+
+    monkeypatch.setattr(clips.draw, "annotate", annotate)
+    clips.read_clip(clip, mien.Reader(tiny_model), out=tmp_path, pace=Pace(smoothing=0.5))
+    table = rows(tmp_path / "faces.csv")
+    assert len(drawn) == len(table) > 5
+    for shown, row in zip(drawn, table, strict=True):
+        assert shown == pytest.approx({name: float(row[f"s_{name}"]) for name in shown}, abs=1e-5)
+    assert any(row["s_happy"] != row["p_happy"] for row in table)
+
+
 def test_options_of_reading_a_video(run, clip: Path, tmp_path: Path) -> None:
     status, _, _ = run("read", clip, "-o", tmp_path / "a", "--every", 4, "--no-annotate", "--smoothing", 0)
     assert status == 0 and not (tmp_path / "a" / "annotated.mp4").exists()

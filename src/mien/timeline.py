@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mien.draw import COLOURS, INK, PLATE
 
+FIRST_BIN_S = 1 / 30  # s: a frame of most videos
 COLUMNS = 800  # px of the plot; the strip keeps between half of it and all of it
 PLOT, TOP, LEFT, RIGHT, BOTTOM = 200, 34, 48, 110, 34  # px: the plot's height and the margins around it
 TYPE = 14  # px
@@ -20,9 +21,9 @@ FEWEST_TICKS = 4
 class Strip:
     """Mean probabilities in equal bins of time. When it is full, neighbours are merged: memory does not grow."""
 
-    def __init__(self, names: tuple[str, ...], start_s: float, *, bin_s: float = 1 / 30) -> None:
-        """start_s: when the track begins. bin_s: the first width of a bin."""
-        self.names, self.start_s, self.bin_s = names, start_s, bin_s
+    def __init__(self, names: tuple[str, ...], start_s: float) -> None:
+        """start_s: when the track begins."""
+        self.names, self.start_s, self.bin_s = names, start_s, FIRST_BIN_S
         self._sums = np.zeros((COLUMNS, len(names)))
         self._counts = np.zeros(COLUMNS, np.int64)
         self.end_s = start_s

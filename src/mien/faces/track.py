@@ -66,11 +66,11 @@ class Tracker:
     """Gives each found box the number of its track. Numbers start at 1 and are never used twice.
 
     motion: 1 predicts with the velocity seen, 0 with none. overlap: the weight of the boxes' overlap beside their
-    sizes' difference when faces are given to tracks. memory_s: seconds that a lost track is kept.
+    sizes' difference when faces are given to tracks.
     """
 
-    def __init__(self, *, motion: float = 1.0, overlap: float = 1.0, memory_s: float = MEMORY_S) -> None:
-        self._motion, self._overlap, self._memory_s = motion, overlap, memory_s
+    def __init__(self, *, motion: float = 1.0, overlap: float = 1.0) -> None:
+        self._motion, self._overlap = motion, overlap
         self._tracks: list[_Track] = []
         self._last = 0
         self.ended: list[int] = []  # the tracks that the last `update` or `clear` gave up
@@ -126,7 +126,7 @@ class Tracker:
         return np.where(beyond, 2 * UNMATCHED + 1, np.minimum(costs, 2 * UNMATCHED))
 
     def _forget(self, time_s: float) -> None:
-        self.ended = [track.number for track in self._tracks if time_s - track.time_s > self._memory_s]
+        self.ended = [track.number for track in self._tracks if time_s - track.time_s > MEMORY_S]
         self._tracks = [track for track in self._tracks if track.number not in self.ended]
 
 

@@ -1,5 +1,6 @@
 """What the server answers: readings, the model, health, metrics, its description, the page."""
 
+import asyncio
 import json
 import re
 import threading
@@ -19,7 +20,8 @@ from mien.reader import Reader
 from mien.web import app as web
 from mien.web.batching import Batcher
 from mien.web.guard import HEADERS
-from mien.web.limits import Limits
+from mien.web.limits import Gate, Limits
+from mien.web.metrics import Metrics
 from mutants import encode
 from serving import START, in_thread, pictures
 
@@ -53,6 +55,7 @@ def test_answers_what_the_command_line_prints(
     blank = encode(Image.new("RGB", (64, 48)), "PNG")
     answer = post(client, ("hopper.png", portrait), ("astronaut.jpg", second), ("blank.png", blank))
     assert answer.status_code == 200 and answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "no-store"  # what was read of a face stays nowhere
     named = {"hopper.png": portrait, "astronaut.jpg": second, "blank.png": blank}
     expected = [row for name, data in named.items() for row in tables.rows(reader.read(data, source=name))]
     assert len(expected) == 3
@@ -126,6 +129,25 @@ def test_concurrent_requests_share_batches_and_get_their_own_answers(
     assert faces == sum(asked) == 20 and batches <= 4 + 3  # four alone, the first of sixteen, the other fifteen
 
 
+def test_a_batch_is_closed_once_it_holds_its_rows(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    run = reader.classifier.run
+    monkeypatch.setattr(reader.classifier, "run", lambda batch: sizes.append(len(batch)) or run(batch))
+    spec = reader.classifier.card.input
+    crops = np.random.default_rng(0).random((10, len(spec.mean), spec.height, spec.width), np.float32)
+
+    async def all_at_once() -> list[np.ndarray]:
+        batcher = Batcher(reader.classifier, metrics=Metrics(Gate(Limits()), model={}), rows=4)
+        serving = asyncio.create_task(batcher.run())
+        answers = await asyncio.gather(*(batcher.classify(crops[start : start + 2]) for start in range(0, 10, 2)))
+        serving.cancel()
+        return answers
+
+    answers = np.concatenate(asyncio.run(all_at_once()))
+    assert sizes == [4, 4, 2]
+    assert answers == pytest.approx(run(crops).probabilities[reader.classifier.card.default_head], abs=2e-6)
+
+
 def number(metrics: str, name: str) -> float:
     found = re.search(rf"^{re.escape(name)} (\S+)$", metrics, re.MULTILINE)
     assert found, name
@@ -191,6 +213,7 @@ def test_pages_are_whole_safe_and_our_own(client: httpx.Client, path: str) -> No
     answer = client.get(path)
     assert answer.status_code == 200 and answer.content == (files("mien.web") / web.PAGES[path][0]).read_bytes()
     assert {name: answer.headers[name] for name in HEADERS} == HEADERS
+    assert answer.headers["cache-control"] == "no-cache"  # a new version is seen at once
     assert "default-src 'self'" in HEADERS["Content-Security-Policy"] and "unsafe" not in str(HEADERS)
     addresses = set(re.findall(r"[\w+.-]*://[\w.]*|//\w[\w-]*\.\w+", answer.text))
     assert addresses <= {"http://www.w3.org"}  # the SVG namespace, a name and no address

@@ -1,5 +1,6 @@
 """Every limit, met by a request that goes beyond it; and that what was refused leaves nothing behind."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from PIL import Image
 from mien.faces.detect import Detection
 from mien.reader import Reader
 from mien.web import app as web
+from mien.web import work
 from mien.web.limits import MIB, Limits
 from mutants import encode
 from serving import in_thread, pictures
@@ -170,6 +172,24 @@ def test_memory(reader: Reader, slow: Slow) -> None:
         assert refused(post(client, ("a", padded))) == (429, "memory", 100_000)
         slow.allowed.set()
         assert taken.result().status_code == 200 and settled(client)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_large_pictures_are_taken_one_at_a_time(reader: Reader, monkeypatch: pytest.MonkeyPatch, large: bool) -> None:
+    """Others side by side: here two meet in the detector, or wait for each other in vain."""
+    meeting = threading.Barrier(2)
+
+    class Meeting:
+        def detect(self, image: np.ndarray) -> list[Detection]:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meeting.wait(1 if large else PATIENCE)
+            return []
+
+    reader.detector = Meeting()
+    monkeypatch.setattr(work, "LARGE", 40 * 30 - large)
+    with in_thread(web.create_app(reader, workers=2)) as client:
+        assert [answer.status_code for answer in in_parallel(client, 2)] == [200, 200]
+    assert meeting.broken == large
 
 
 def test_a_slow_upload(reader: Reader) -> None:

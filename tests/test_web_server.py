@@ -117,6 +117,25 @@ def test_sigterm_waits_no_longer_than_the_time_limit(tiny_model: Path) -> None:
         assert b" 408 " in connection.recv(100)
 
 
+def test_a_head_that_does_not_end_is_given_up(tiny_model: Path) -> None:
+    """The first one of a connection, begun or not, and one that follows an answered request."""
+    whole = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with as_process(tiny_model, "--seconds", "1") as served:
+        for before, begun in ((b"", b""), (b"", whole[:12]), (whole, whole[:12])):
+            with connected(served) as connection:
+                connection.sendall(before)
+                assert not before or b'{"status":"ok"}' in received(connection, b"}")
+                connection.sendall(begun)
+                assert connection.recv(100) == b""  # closed; START later this would be a timeout
+
+
+def received(connection: socket.socket, end: bytes) -> bytes:
+    found = b""
+    while not found.endswith(end):
+        found += connection.recv(4096) or pytest.fail(f"closed after {found!r}")
+    return found
+
+
 def test_the_token_is_asked_for(tiny_model: Path) -> None:
     options = ("--host", "0.0.0.0", "--name", "pc.example")
     with as_process(tiny_model, *options, environment={"MIEN_TOKEN": TOKEN}) as served:

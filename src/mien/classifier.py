@@ -33,8 +33,8 @@ def bundled_model() -> Path:
     return found[0]
 
 
-def session(path: Path, *, threads: int = 1, providers: Sequence[str] | None = None) -> ort.InferenceSession:
-    """An ONNX Runtime session with `threads` intra-op threads that do not spin while they wait."""
+def session(model: Path | bytes, *, threads: int = 1, providers: Sequence[str] | None = None) -> ort.InferenceSession:
+    """An ONNX Runtime session of a file or its content, with `threads` intra-op threads that do not spin while they wait."""
     wanted = list(providers) if providers is not None else ["CPUExecutionProvider"]
     unknown = [name for name in wanted if name not in ort.get_available_providers()]
     if unknown:
@@ -46,11 +46,12 @@ def session(path: Path, *, threads: int = 1, providers: Sequence[str] | None = N
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(str(path), options, providers=wanted)
+        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=wanted)
     except Exception as error:  # onnxruntime raises its own untyped family
         reason = str(error).splitlines()[0]
+        name = "the model" if isinstance(model, bytes) else model
         raise ModelError(
-            f"{path}: ONNX Runtime cannot load it ({reason}); is it an ONNX file that mien exported?"
+            f"{name}: ONNX Runtime cannot load it ({reason}); is it an ONNX file that mien exported?"
         ) from None
 
 

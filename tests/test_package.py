@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from itertools import chain
@@ -17,14 +18,19 @@ from mien.faces.weights import Wheel
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_the_model_its_card_and_the_page_and_no_tests_or_data(tmp_path: Path) -> None:
-    others = shutil.ignore_patterns(".*", "build", "dist", "out", "runs", "*.egg-info")  # nor what earlier builds left
-    tree = shutil.copytree(ROOT, tmp_path / "tree", ignore=others)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(tree)]
+def built(what: str, folder: Path) -> Path:
+    """The file that `python -m build` makes of a copy of the project without what earlier builds and runs left there."""
+    others = shutil.ignore_patterns(".*", "build", "dist", "out", "runs", "*.egg-info", "__pycache__")
+    tree = shutil.copytree(ROOT, folder / "tree", ignore=others)
+    command = [sys.executable, "-m", "build", f"--{what}", "--no-isolation", "--outdir", str(folder), str(tree)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    return next(folder.glob("mien-*"))
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_model_its_card_and_the_page_and_no_tests_or_data(tmp_path: Path) -> None:
+    names = zipfile.ZipFile(built("wheel", tmp_path)).namelist()
     assert sum(name.endswith(".onnx") for name in names) == 1
     assert "mien/models/MODEL_CARD.md" in names
     assert "mien/py.typed" in names
@@ -34,6 +40,15 @@ def test_the_wheel_holds_the_model_its_card_and_the_page_and_no_tests_or_data(tm
     strange = [n for n in names if not n.startswith(("mien/", "mien-"))]
     strange += [n for n in names if n.endswith((".csv", ".png", ".jpg", ".xz", ".npz")) or "test" in n.lower()]
     assert strange == []
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_the_whole_project(tmp_path: Path) -> None:
+    with tarfile.open(built("sdist", tmp_path)) as archive:
+        held = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    tree = tmp_path / "tree"
+    missing = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()} - held
+    assert {name for name in missing if ".egg-info/" not in name} == set()
 
 
 @pytest.mark.parametrize("wheel", [mtcnn.WHEEL, yunet.WHEEL], ids=lambda wheel: wheel.distribution)

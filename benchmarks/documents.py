@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from markdown_it import MarkdownIt  # rich's own
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DATASETS = {"fer2013": "FER-2013", "ferplus": "FER+", "affectnet": "AffectNet", "rafdb": "RAF-DB"}
@@ -521,6 +523,12 @@ def bound_lines(bounds: dict[str, Any]) -> list[str]:
     ]
 
 
+def responsible_use() -> str:
+    """The document's text as the page of `mien serve` shows it, below that page's own heading."""
+    _, text = (ROOT / "docs" / "responsible-use.md").read_text(encoding="utf-8").split("\n\n", 1)
+    return MarkdownIt().render(text).rstrip()
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "accuracy": accuracy_table,
     "older-processor": older_processor_sentence,
@@ -546,12 +554,14 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "degradations": degradation_table,
     "photographs": photograph_table,
     "agreement": agreement_table,
+    "responsible-use": responsible_use,
 }
 DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "benchmarks" / "README.md",
     ROOT / "docs" / "findings.md",
     ROOT / "src" / "mien" / "models" / "MODEL_CARD.md",
+    ROOT / "src" / "mien" / "web" / "responsible-use.html",
 )
 
 

@@ -73,7 +73,7 @@ class Mtcnn:
         copies = Copies(image)
         boxes = self._propose(copies)
         boxes = self._reject(copies, boxes)
-        found = self._decide(copies, boxes, threshold=self.thresholds[2])
+        found = self._decide(copies, boxes)
         return sorted(found, key=lambda face: (-face.area, face.box))
 
     def refine(self, image: np.ndarray, boxes: Sequence[Sequence[float]]) -> list[Detection]:
@@ -126,12 +126,12 @@ class Mtcnn:
         order = suppress(boxes, scores, overlap=OVERLAP)
         return squared(regressed(boxes[order], corrections[order]))
 
-    def _decide(self, copies: "Copies", boxes: np.ndarray, *, threshold: float) -> list[Detection]:
+    def _decide(self, copies: "Copies", boxes: np.ndarray) -> list[Detection]:
         """O-net on R-net's squares -> the faces."""
         if not len(boxes):
             return []
         refined, scores, points = self._look(copies, boxes)
-        kept = scores >= threshold
+        kept = scores >= self.thresholds[2]
         refined, scores, points = refined[kept], scores[kept], points[kept]
         order = suppress(refined, scores, overlap=0.7, of_smaller=True)
         return _detections(refined[order], scores[order], points[order])

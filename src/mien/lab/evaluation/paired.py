@@ -169,14 +169,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def detectable_rows(rows: int, discordant: float, *, level: float = LEVEL, power: float = POWER) -> float:
+def detectable_rows(rows: int, discordant: float, *, level: float = LEVEL) -> float:
     """The smallest accuracy difference d that McNemar's test sees on `rows` rows when the two models disagree about
     correctness on a fraction `discordant` of them: d sqrt(N) = z_a sqrt(psi) + z_b sqrt(psi - d^2) (Connor 1987), at
     most psi itself, as the difference cannot exceed the disagreement."""
     if rows < 1 or not 0 <= discordant <= 1:
         raise UsageError(f"{rows} rows, discordant fraction {discordant}: expected at least one row and 0 to 1")
     normal = NormalDist()
-    outer, inner = normal.inv_cdf((1 + level) / 2), normal.inv_cdf(power)
+    outer, inner = normal.inv_cdf((1 + level) / 2), normal.inv_cdf(POWER)
     low, high = 0.0, discordant
     for _ in range(60):  # bisection to far below float32
         middle = (low + high) / 2

@@ -562,9 +562,10 @@ def test_a_list_from_the_command_line(tree: Path, tmp_path: Path, tiny_model: Pa
     (tmp_path / "absent.jpg").write_bytes((tree / "hopper.jpg").read_bytes())
     status, printed, errors = command("--workers", "1")
     assert status == 1 and "1 read, 1 without a face, 1 failed" in printed
-    assert errors.startswith(
-        "mien: files that failed in an earlier run and were not tried again: 1; to read them, delete "
-    )
+    assert errors.strip().endswith("not tried again: 1; to read them, add --retry-failed")
+    status, printed, errors = command("--workers", "1", "--retry-failed")
+    assert (status, errors) == (0, "") and printed.startswith("2 read, 1 without a face, 0 failed")
+    assert [row["status"] for row in table(tmp_path / "out" / "faces.csv")] == ["ok", "no face", "ok"]
     status, _, errors = command("--json")
     assert status == 2 and "--format jsonl" in errors
     status, _, errors = command("--format", "parquet")

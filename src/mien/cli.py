@@ -112,6 +112,9 @@ def read(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Reading processes for a folder or list; default: one for each core.")
     ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Of a folder or list, read the files again that failed before.")
+    ] = False,
     engine: Annotated[
         str, typer.Option(metavar="local|ray", help="Of a folder or list: processes of this machine, or a Ray cluster.")
     ] = "local",
@@ -140,11 +143,24 @@ def read(
     folder = _place(out, engine=engine, address=address)
     if folder:
         _refuse_an_input(tables.place(format, folder), paths)
+    settings = Settings(None if model is None else str(model), detector, min_face, abstain_below, pixels)
     if engine == "ray":
-        settings = Settings(None if model is None else str(model), detector, min_face, abstain_below, pixels)
-        if not _read_on_ray(paths, out, settings=settings, format=format, workers=workers, address=address, json=json):
+        good = _read_on_ray(
+            paths,
+            out,
+            settings=settings,
+            format=format,
+            workers=workers,
+            address=address,
+            json=json,
+            again=retry_failed,
+        )
+        if not good:
             raise typer.Exit(1)
         return
+    many = any(map(images.stands_for_many, paths))
+    if retry_failed and not (folder and many):
+        raise UsageError("--retry-failed is for the job of a folder or list: name that, and the job's folder with -o")
     if any(map(images.is_video, paths)):
         reader = Reader(
             model, detector=detector, min_face=min_face, threads=threads, abstain_below=abstain_below, max_pixels=pixels
@@ -154,9 +170,10 @@ def read(
             raise typer.Exit(1)
         return
     pictures = images.gather(paths)
-    if folder and any(map(images.stands_for_many, paths)):
-        settings = Settings(None if model is None else str(model), detector, min_face, abstain_below, pixels)
-        good = _read_folder(pictures, folder, settings=settings, format=format, workers=workers, json=json)
+    if folder and many:
+        good = _read_folder(
+            pictures, folder, settings=settings, format=format, workers=workers, json=json, again=retry_failed
+        )
     else:
         reader = Reader(
             model, detector=detector, min_face=min_face, threads=threads, abstain_below=abstain_below, max_pixels=pixels
@@ -197,15 +214,17 @@ def demo(
 
 
 def _read_folder(
-    pictures: list[Path], out: Path, *, settings: Settings, format: str, workers: int | None, json: bool
+    pictures: list[Path], out: Path, *, settings: Settings, format: str, workers: int | None, json: bool, again: bool
 ) -> bool:
-    """Run a folder job; whether all could be read."""
+    """Run a folder job; whether all could be read. again: also what an earlier run failed on."""
     from mien import job_cli
 
     if json:
         raise UsageError("--json prints a whole table at once: leave out -o, or write JSON lines with --format jsonl")
     try:
-        return job_cli.read_folder(pictures, _folder(out), settings=settings, format=format, workers=workers)
+        return job_cli.read_folder(
+            pictures, _folder(out), settings=settings, format=format, workers=workers, retry_failed=again
+        )
     except KeyboardInterrupt:
         job_cli.interrupted(out)
         raise typer.Exit(130) from None  # as a shell reports Ctrl-C
@@ -250,6 +269,7 @@ def _read_on_ray(
     workers: int | None,
     address: str | None,
     json: bool,
+    again: bool,
 ) -> bool:
     """Run a job on a Ray cluster; whether all could be read."""
     from mien import job_cli, ray_engine
@@ -260,7 +280,13 @@ def _read_on_ray(
     engine = partial(ray_engine.tables, address=address)
     try:
         return job_cli.read_folder(
-            storage.gather(paths), place, settings=settings, format=format, workers=workers, engine=engine
+            storage.gather(paths),
+            place,
+            settings=settings,
+            format=format,
+            workers=workers,
+            engine=engine,
+            retry_failed=again,
         )
     except KeyboardInterrupt:
         job_cli.interrupted(place)

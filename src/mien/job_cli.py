@@ -24,18 +24,26 @@ def read_folder(
     format: str,
     workers: int | None,
     engine: jobs.Engine | None = None,
+    retry_failed: bool = False,
 ) -> bool:
     """Run a job with a progress bar; whether all could be read."""
     with progress_bar() as progress:
         summary = jobs.run(
-            pictures, out, settings=settings, format=format, workers=workers, progress=progress, engine=engine
+            pictures,
+            out,
+            settings=settings,
+            format=format,
+            workers=workers,
+            progress=progress,
+            engine=engine,
+            retry_failed=retry_failed,
         )
     print(f"{summary.read} read, {summary.no_face} without a face, {summary.failed} failed; {summary.faces} faces")
     print(f"wrote {printable(str(summary.out))}")
     if summary.failed_before:
         complain(
-            f"files that failed in an earlier run and were not tried again: {summary.failed_before}; to read them, delete "
-            f"{summary.out} and the journal beside it, or choose another -o"
+            f"files that failed in an earlier run and were not tried again: {summary.failed_before}; to read them, "
+            + ("choose another -o" if isinstance(summary.out, str) else "add --retry-failed")
         )
     return not summary.failed
 

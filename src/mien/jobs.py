@@ -10,14 +10,14 @@ import hashlib
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
-from mien import images, storage, tables
+from mien import images, retry, storage, tables
 from mien.errors import UsageError
 from mien.worker import Settings, Worker
 
@@ -80,14 +80,15 @@ class Journal:
                 f"{tables.place(job['format'], folder)} is there already, and no job wrote it: move it away, or choose "
                 "another folder for -o"
             )
-        self._folder, self._format = folder, job["format"]
+        self._folder, self._job, self._format = folder, job, job["format"]
         self._file = path.open("a+b")
         self.done: dict[str, Outcome] = {}
         self.mark = 0
         try:
             _lock(self._file, folder)
+            retry.finish(folder, self._file)
             self._take_up(job, path)
-        except UsageError:
+        except BaseException:
             self._file.close()
             raise
 
@@ -96,6 +97,14 @@ class Journal:
         check = tables.checksum(self._format, self._folder, mark)
         self._write({"mark": mark, "check": check, "files": [asdict(outcome) for outcome in outcomes]})
         self.done.update({outcome.source: outcome for outcome in outcomes})
+
+    def forget(self, sources: Collection[str]) -> None:
+        """Take back what is recorded of these failed sources, here and in the table."""
+        tables.open_sink(self._format, self._folder, mark=self.mark).close()  # which cuts off what no line covers
+        retry.prepare(self._folder, self._job, self.done, sources)
+        retry.finish(self._folder, self._file)
+        self.done, self.mark = {}, 0
+        self._take_up(self._job, self._folder / JOURNAL)
 
     def close(self) -> None:
         self._file.close()
@@ -148,18 +157,19 @@ def run(
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     engine: Engine | None = None,
+    retry_failed: bool = False,
 ) -> Summary:
     """Read `pictures` into a table in the folder `out`, in their order, going on where an earlier run stopped.
 
     Every file gets at least one row, whatever happens to it; files that an earlier run finished are not read again.
     pictures, out: paths, or URLs as text (`mien.storage`). workers: reading processes, None is one for each core.
     progress: called with the files done and their total. engine: what reads, None is processes of this machine; see
-    `mien.ray_engine.tables` for a cluster.
+    `mien.ray_engine.tables` for a cluster. retry_failed: read the files again that an earlier run failed on.
     Raises UsageError for an unknown format or a folder that holds another job, ModelError and DetectorError as `Reader`,
     and what the engine raises.
     """
     tables.check_format(format)
-    journal, sink, table = _opened(out, _job(settings, format), format)
+    journal, sink, table = _opened(out, _job(settings, format), format, pictures if retry_failed else ())
     try:
         left = [str(path) for path in pictures if str(path) not in journal.done]
         failed = sum(_failed(journal.done.get(str(path))) for path in pictures)
@@ -217,15 +227,27 @@ def in_order(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _opened(out: Path | str, job: dict[str, Any], format: str) -> tuple[Record, tables.Sink, Path | str]:
-    """The job's journal, its table open at the journal's mark, and where that lies: in a folder or at a URL."""
+def _opened(
+    out: Path | str, job: dict[str, Any], format: str, again: Sequence[Path | str]
+) -> tuple[Record, tables.Sink, Path | str]:
+    """The job's journal, its table open at the journal's mark, and where that lies: in a folder or at a URL. again: what to
+    forget first, where it failed."""
     if isinstance(out, str) and storage.is_url(out):
         from mien import parts
 
+        if again:
+            raise UsageError(f"--retry-failed changes a table in a folder, not at a URL: choose another -o than {out}")
         record = parts.PartJournal(out, job)
         return record, parts.PartSink(out, format, mark=record.mark), parts.place(out, format)
     journal = Journal(Path(out), job)
-    return journal, tables.open_sink(format, Path(out), mark=journal.mark), tables.place(format, Path(out))
+    try:
+        failed = {str(path) for path in again if _failed(journal.done.get(str(path)))}
+        if failed:
+            journal.forget(failed)
+        return journal, tables.open_sink(format, Path(out), mark=journal.mark), tables.place(format, Path(out))
+    except BaseException:
+        journal.close()
+        raise
 
 
 def _stream(

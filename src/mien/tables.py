@@ -8,7 +8,7 @@ import csv
 import json
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,6 +38,8 @@ TRACK_COLUMNS: tuple[str, ...] = (
 FORMATS: tuple[str, ...] = ("csv", "jsonl", "parquet")
 _INTEGERS = frozenset(("face", "frame", "track"))
 _TEXTS = frozenset(("source", "expression", "smoothed_expression", "status"))
+
+_ERROR = "error:"  # what the status of a failure begins with
 
 CHECKED = 512  # bytes of a text table that `checksum` covers: the last row, or most of it
 
@@ -76,7 +78,7 @@ def _tracked_row(reading: "FrameReading", face: "TrackedFace") -> Row:
 
 def failure(source: str, reason: str) -> Row:
     """The row of a picture that could not be read."""
-    return _row(source=source, status=f"error: {reason}")
+    return _row(source=source, status=f"{_ERROR} {reason}")
 
 
 def to_json(table: Iterable[Row]) -> str:
@@ -153,6 +155,39 @@ def checksum(kind: str, folder: Path, mark: int) -> int:
     with place(kind, folder).open("rb", buffering=0) as file:
         file.seek(max(0, mark - CHECKED))
         return zlib.crc32(file.read(min(mark, CHECKED)))
+
+
+def copy_without_failures(kind: str, folder: Path, target: Path, sources: Collection[str]) -> int:
+    """Copy the table of this format in `folder` into the folder `target`, without the rows that say why one of `sources` could
+    not be read. The copy's mark."""
+    old, new = place(kind, folder), place(kind, target)
+    if kind == "csv":
+        names = {str(_harmless(_unicode(source))) for source in sources}
+        with old.open("r", newline="", encoding="utf-8") as rows, new.open("w", **_CSV) as file:
+            csv.writer(file).writerows(
+                row for row in csv.reader(rows) if not (row[0] in names and row[-1].startswith(_ERROR))
+            )
+    elif kind == "jsonl":
+        with old.open("rb") as lines, new.open("wb") as copy:
+            copy.writelines(line for line in lines if not _is_failure(json.loads(line), sources))
+    else:
+        return _copy_parts(old, new, {_unicode(source) for source in sources})
+    return new.stat().st_size
+
+
+def _copy_parts(old: Path, new: Path, names: Collection[Any]) -> int:
+    pa, parquet = _pyarrow()
+    new.mkdir()
+    parts = sorted(old.glob("part-*.parquet"))
+    for part in parts:
+        table = parquet.read_table(part)
+        kept = [not _is_failure(row, names) for row in table.select(["source", "status"]).to_pylist()]
+        parquet.write_table(table.filter(pa.array(kept, pa.bool_())), new / part.name)
+    return len(parts)
+
+
+def _is_failure(row: Row, sources: Collection[Any]) -> bool:
+    return row["source"] in sources and str(row["status"]).startswith(_ERROR)
 
 
 class LineSink:

@@ -164,8 +164,25 @@ def test_a_copy_that_cannot_be_written_fails_alone(
     ran = run("read", portrait, twin, "--model", tiny_model, "-o", out, "--format", "jsonl")
     assert ran.status == 1 and f"its copy {out / 'hopper-mien.png'} cannot be written (File too large)" in ran.err
     rows = [json.loads(line) for line in (out / "faces.jsonl").read_text().splitlines()]
-    assert [row["status"].split(" cannot")[0] for row in rows] == [f"error: its copy {out / 'hopper-mien.png'}", "ok"]
+    assert [row["status"] for row in rows] == ["ok", "ok"] and rows[0]["p_happy"] is not None  # what was read is kept
     assert (out / "twin-mien.png").is_file() and not (out / "faces.csv").exists()
+
+
+@pytest.mark.parametrize("format", tables.FORMATS)
+def test_a_table_that_mien_did_not_write_is_not_replaced(
+    run, portrait: Path, tiny_model: Path, tmp_path: Path, format: str
+) -> None:
+    out = tmp_path / "out"
+    ours = tables.place(format, out)
+    mine = ours if format != "parquet" else ours / "mine.parquet"
+    mine.parent.mkdir(parents=True)
+    mine.write_text('{"id": 1}\n' if format == "jsonl" else "id,label\n")
+    ran = run("read", portrait, "--model", tiny_model, "-o", out, "--format", format)
+    assert ran.status == 2 and f"{ours} is there already, and mien did not write it" in ran.err
+    assert mine.stat().st_size == 9 + (format == "jsonl")
+    mine.unlink()
+    for _ in range(2):  # its own it replaces
+        assert run("read", portrait, "--model", tiny_model, "-o", out, "--format", format).status == 0
 
 
 def test_what_is_to_be_read_is_not_overwritten(run, portrait: Path, tiny_model: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mien import images, terminal
+from mien import images, tables, terminal
 from mien.errors import ImageError, UsageError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -107,6 +107,49 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
 def test_sixteen_bit_png_keeps_its_grey_levels() -> None:
     ramp = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
     np.testing.assert_array_equal(images.load(encoded(Image.fromarray(ramp), "PNG"))[:, :, 1].ravel(), np.arange(256))
+
+
+def tiff(values: np.ndarray, *, bits: int, white: int) -> bytes:
+    """An uncompressed grey TIFF (H, W). white: 0 where 0 is white, 1 where it is black."""
+    height, width = values.shape
+    if bits == 12:
+        rows = np.concatenate(
+            [values >> 4, (values & 15) << 4 | np.roll(values, -1, axis=1) >> 8, np.roll(values, -1, axis=1)]
+        )
+        pairs = np.stack(np.split(rows, 3), axis=2)[:, ::2]
+        data = (pairs & 255).astype(np.uint8).tobytes()
+    else:
+        data = values.astype("<u2").tobytes()
+    entries = [
+        (256, width),
+        (257, height),
+        (258, bits),
+        (259, 1),
+        (262, white),
+        (273, 8),
+        (277, 1),
+        (278, height),
+        (279, len(data)),
+    ]
+    head = b"II*\0" + struct.pack("<I", 8 + len(data))
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    return head + data + struct.pack("<H", len(entries)) + tags + bytes(4)
+
+
+@pytest.mark.parametrize(("bits", "white"), [(12, 1), (16, 0), (16, 1)])
+def test_a_grey_tiff_says_its_bits_and_which_end_is_white(bits: int, white: int) -> None:
+    largest = 2**bits - 1
+    values = np.linspace(0, largest, 64 * 48).round().astype(np.int64).reshape(48, 64)
+    found = images.load(tiff(values, bits=bits, white=white))[..., 0]
+    expected = (values if white else largest - values) >> (bits - 8)
+    assert np.abs(found.astype(int) - expected).max() <= 1 and found.min() == 0 and found.max() == 255
+
+
+def test_whole_numbers_made_of_eight_bits_stay_what_they_are() -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    picture = Image.fromarray(grey)
+    assert (images.load(picture.convert("I"))[..., 0] == grey).all()
+    assert (images.load(Image.fromarray(grey.astype(np.int32) * 257))[..., 0] == grey).all()
 
 
 def test_cmyk_jpeg_keeps_its_colours() -> None:
@@ -278,6 +321,37 @@ def test_missing_and_odd_paths(tmp_path: Path) -> None:
     locked = tmp_path / ("x" * 300 + ".jpg")
     with pytest.raises(ImageError, match=r"no such file|cannot be opened"):
         images.load(locked)
+
+
+def test_any_path_and_files_that_give_nothing(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 8)).save(tmp_path / "a.png")
+    (entry,) = os.scandir(tmp_path)
+    assert images.load(entry).shape == (8, 9, 3) and images.name_of(entry) == str(tmp_path / "a.png")
+    closed = (tmp_path / "a.png").open("rb")
+    closed.close()
+    with pytest.raises(ImageError, match=r"a\.png: cannot be read from \(.*closed"):
+        images.load(closed)
+    with (tmp_path / "b.png").open("wb") as writing, pytest.raises(ImageError, match="cannot be read from"):
+        images.load(writing)
+    with pytest.raises(UsageError, match="data URL is no path; decode its base64") as refused:
+        images.load("data:image/jpeg;base64," + "A" * 3_000_000)
+    assert len(str(refused.value)) < 200
+
+
+def test_what_macos_keeps_beside_pictures_is_none(tmp_path: Path) -> None:
+    for name in ("a.jpg", "._a.jpg", ".b.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [path.name for path in images.in_folder(tmp_path)] == [".b.jpg", "a.jpg"]
+
+
+def test_names_that_miens_tables_escape_are_found_again(tmp_path: Path) -> None:
+    names = ["=1.png", "plain.png", "bad\udcff.png", "'-kept.png"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    tables.write_csv([tables.failure(str(name), "") for name in names], tmp_path / "faces.csv")
+    listed = (tmp_path / "faces.csv").read_text()
+    assert "'=1.png" in listed and "bad\\udcff.png" in listed
+    assert [images.listed(tmp_path, row.split(",")[0]).name for row in listed.splitlines()[1:]] == names
 
 
 def test_gather_expands_folders_in_order(tmp_path: Path) -> None:

@@ -156,6 +156,21 @@ def test_a_finished_job_does_nothing_more(tree: Path, tmp_path: Path, settings: 
     assert (tmp_path / "out" / "faces.csv").read_bytes() == before
 
 
+@pytest.mark.parametrize("format", tables.FORMATS)
+def test_what_was_read_before_an_interruption_is_not_read_again(
+    tree: Path, tmp_path: Path, settings: worker.Settings, format: str
+) -> None:
+    def interrupted(done: int, total: int) -> None:
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tree, tmp_path / "out", settings, workers=1, format=format, progress=interrupted)
+    progress: list[int] = []
+    run(tree, tmp_path / "out", settings, workers=1, format=format, progress=lambda done, total: progress.append(done))
+    assert progress == list(range(6, 12))
+
+
 def test_new_files_are_added_to_a_finished_job(tmp_path: Path, settings: worker.Settings) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

@@ -330,6 +330,48 @@ def test_a_telephone_scrolls_only_downwards(page: Any, portrait: Path) -> None:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def focused(page: Any) -> str:
+    return str(page.execute_script("return document.activeElement.id"))
+
+
+def test_the_keyboards_focus_is_kept(page: Any, portrait: Path) -> None:
+    page.execute_script("document.getElementById('files').focus()")
+    upload(page, portrait)
+    assert focused(page) == "files" and find(page, "#files").get_attribute("aria-disabled") is None
+    find(page, "#camera").click()
+    until(lambda: find(page, "#stop").is_displayed())
+    assert find(page, "#files").get_attribute("aria-disabled") == "true"
+    find(page, "#clear").click()
+    assert find(page, "#status").text.startswith("Still reading") and find(page, "article")
+    page.execute_script("document.getElementById('stop').focus()")
+    find(page, "#stop").send_keys("\n")
+    until(lambda: not find(page, "#stop").is_displayed())
+    assert focused(page) == "files"
+
+
+def test_what_cannot_be_read_is_counted_and_the_rest_is_read(page: Any, portrait: Path, tmp_path: Path) -> None:
+    """A dropped folder, too."""
+    (tmp_path / "a.txt").write_text("no picture")
+    (tmp_path / "photos").mkdir()
+    twin = tmp_path / "twin.png"
+    twin.write_bytes(portrait.read_bytes())
+    names = [str(path) for path in (portrait, tmp_path / "photos", tmp_path / "a.txt", twin)]
+    drop = find(page, "#drop").rect
+    for kind in ("dragEnter", "dragOver", "drop"):
+        data = {"items": [], "files": names, "dragOperationsMask": 1}
+        event = {"type": kind, "x": drop["x"] + 20, "y": drop["y"] + 20, "data": data}
+        page.execute_cdp_cmd("Input.dispatchDragEvent", event)
+    until(lambda: "failed" in find(page, "#status").text)
+    assert find(page, "#status").text == "2 of 4 files read, 2 failed; the results are below."
+    articles = page.find_elements("css selector", "article")
+    assert (
+        "error: it is a folder, or is no longer there" in articles[1].text
+        and "error: not a picture" in articles[2].text
+    )
+    assert all(article.find_elements("css selector", "table") for article in (articles[0], articles[3]))
+    page.get_log("browser")  # where Chromium notes that the answer for a.txt was a refusal
+
+
 def test_it_says_where_pictures_go(page: Any, address: str) -> None:
     assert find(page, "#privacy").text.startswith("Pictures stay on this machine")
     find(page, "footer a").click()

@@ -158,6 +158,12 @@ def test_what_cannot_be_read(reader: mien.Reader, tiny_model: Path, tmp_path: Pa
         mien.Reader(tiny_model, max_pixels=10).read(np.zeros((4, 4, 3), np.uint8))
 
 
+def test_one_path_is_not_several(tiny_model: Path) -> None:
+    for one in ("base.png", Path("base.png"), b"bytes"):
+        with pytest.raises(UsageError, match="expected several pictures; call read for one"):
+            mien.Reader(tiny_model).read_many(one)  # type: ignore[arg-type]
+
+
 def test_what_cannot_be_loaded(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="no such model file"):
         mien.Reader(tmp_path / "absent.onnx")

@@ -7,6 +7,7 @@ import os
 import warnings
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -21,6 +22,7 @@ from mien import cli, clips, images, tables
 from mien.errors import UsageError, VideoError
 from mien.faces.detect import Detection
 from mien.pace import Pace
+from mien.tracking import Follower, FrameReading
 from mien.video import Video
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
@@ -459,15 +461,50 @@ def test_what_an_earlier_video_left_is_removed(run, clip: Path, tmp_path: Path) 
     others = {"timeline-2-mine.png", "timeline-.png", "my-annotated.mkv", "notes.txt"}
     for name in own | others:
         (out / name).write_text("earlier")
+    status, _, errors = run("read", clip, "-o", out)
+    assert status == 2 and "is there already, and no table of mien's beside it" in errors
+    (out / "faces.jsonl").write_text('{"source": "earlier.mp4", "frame": 0}\n')
     assert run("read", clip, "-o", out)[0] == 0
     now = {"annotated.mp4", "faces.csv", "timeline-1.png", "tracks.csv"}
     assert {path.name for path in out.iterdir()} == others | now
     assert elsewhere.read_text() == "not in the folder" and not (out / "annotated.mp4").is_symlink()
 
 
+@pytest.mark.parametrize("name", ["faces.csv", "tracks.csv"])
+def test_a_table_that_mien_did_not_write_is_not_replaced(run, clip: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("id,label\n")
+    status, _, errors = run("read", clip, "-o", out)
+    assert status == 2 and f"{out / name} is there already, and mien did not write it" in errors
+    assert {path.name for path in out.iterdir()} == {name} and (out / name).read_text() == "id,label\n"
+
+
+def test_what_was_read_before_an_interruption_is_in_the_tables(
+    run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Follower.read
+
+    def interrupted(self: Follower, image: np.ndarray, **options: Any) -> FrameReading:
+        if options["frame"] == 6:
+            raise KeyboardInterrupt
+        return read(self, image, **options)
+
+    monkeypatch.setattr(Follower, "read", interrupted)
+    out = tmp_path / "out"
+    status, _, errors = run("read", clip, "-o", out)
+    assert status == 130 and errors == f"mien: stopped; the tables in {out} hold what was read until then\n"
+    assert [row["frame"] for row in rows(out / "faces.csv")] == [str(number) for number in range(6)]
+    (track,) = rows(out / "tracks.csv")
+    assert track["frames"] == "6" and (out / "timeline-1.png").exists()
+    with Video(out / "annotated.mp4") as copy:
+        assert len(list(copy.frames())) == 6
+
+
 def test_a_bad_video_or_option_removes_nothing(run, clip: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
     (tmp_path / "timeline-2.png").write_text("earlier")
+    tables.write_csv([], tmp_path / "tracks.csv", columns=tables.TRACK_COLUMNS)
     assert run("read", tmp_path / "bad.mp4", "-o", tmp_path)[0] == 1
     assert run("read", clip, "-o", tmp_path, "--format", "xlsx")[0] == 2
     assert (tmp_path / "timeline-2.png").exists()

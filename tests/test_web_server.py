@@ -1,5 +1,6 @@
 """`mien serve` as a process: what it refuses, what it leaves behind (nothing), how it stops."""
 
+import signal
 import socket
 import time
 from pathlib import Path
@@ -104,6 +105,19 @@ def wait_until_closed(port: int) -> None:
             return
         time.sleep(0.05)
     raise AssertionError("the server still accepts connections")
+
+
+def test_ctrl_c_says_that_it_waits_and_the_second_ends_it_without_a_traceback(tiny_model: Path) -> None:
+    with as_process(tiny_model, "--seconds", "200") as served, connected(served) as connection:
+        connection.sendall(head(served, 5000) + b"--x\r\n")
+        wait_until_taken(served)
+        served.process.send_signal(signal.SIGINT)
+        assert served.process.stderr is not None
+        assert served.process.stderr.readline() == "mien: finishing what was begun; Ctrl-C again ends at once\n"
+        wait_until_closed(served.port)
+        served.process.send_signal(signal.SIGINT)
+        _, errors = served.process.communicate(timeout=START)
+        assert (served.process.returncode, errors) == (0, "")
 
 
 @pytest.mark.slow

@@ -309,16 +309,17 @@ def _read_videos(
     try:
         return job_cli.read_videos(videos, reader, out=folder, pace=pace, annotated=annotate, format=format)
     except KeyboardInterrupt:
-        job_cli.interrupted(None)
+        complain("stopped" + (f"; the tables in {folder} hold what was read until then" if folder else ""))
         raise typer.Exit(130) from None
 
 
 def _read_all(pictures: list[Path], reader: "Reader", *, out: Path | None, format: str, json: bool) -> bool:
-    """Read, print and write everything; whether all could be read."""
+    """Read, print and write everything; whether all could be read and copied."""
     from mien import draw, jobs, tables
 
     if out:
         jobs.refuse_a_jobs_folder(out)
+        tables.refuse_foreign(tables.place(format, out))
     copies = draw.copy_paths(pictures, _folder(out)) if out else [None] * len(pictures)
     table: list[tables.Row] = []
     written: list[Path] = []
@@ -326,14 +327,20 @@ def _read_all(pictures: list[Path], reader: "Reader", *, out: Path | None, forma
     try:
         for path, copy in zip(pictures, copies, strict=True):
             try:
-                reading, copied = _read_one(path, reader, copy)
+                pixels = images.load(path, max_pixels=reader.max_pixels)
             except (ImageError, UsageError) as error:  # a folder, a video or a URL in a list is that row's error
                 failed += 1
                 table.append(tables.failure(str(path), str(error).removeprefix(f"{path}: ")))
                 complain(str(error))
                 continue
+            reading = reader.read(pixels, source=str(path))
             table += tables.rows(reading)
-            written += [copied] if copied else []
+            if copy:
+                try:
+                    written.append(draw.save(draw.annotate(pixels, reading), copy))
+                except OSError as error:  # what was read is kept
+                    failed += 1
+                    complain(_no_copy(path, copy, error))
             if not json:
                 _show(reading)
     finally:  # also what was read before Ctrl-C
@@ -344,21 +351,9 @@ def _read_all(pictures: list[Path], reader: "Reader", *, out: Path | None, forma
     return not failed
 
 
-def _read_one(path: Path, reader: "Reader", copy: Path | None) -> "tuple[Reading, Path | None]":
-    """The reading of one file; with `copy`, its annotated copy is written there, or where `draw.save` says."""
-    from mien import draw
-
-    pixels = images.load(path, max_pixels=reader.max_pixels)
-    reading = reader.read(pixels, source=str(path))
-    if copy is None:
-        return reading, None
-    try:
-        return reading, draw.save(draw.annotate(pixels, reading), copy)
-    except OSError as error:  # one picture's copy is no reason to lose the others'
-        reason = error.strerror or error
-        raise ImageError(
-            f"{path}: its copy {copy} cannot be written ({reason}); check that folder or choose another -o"
-        ) from None
+def _no_copy(path: Path, copy: Path, error: OSError) -> str:
+    reason = error.strerror or error
+    return f"{path}: its copy {copy} cannot be written ({reason}); check that folder or choose another -o"
 
 
 def _folder(path: Path) -> Path:

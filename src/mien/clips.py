@@ -6,6 +6,7 @@ Boxes and the annotated video are in displayed pixels, see `mien.video`.
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -115,12 +116,12 @@ def read_clip(
     annotated.mp4 (left out without `annotated`) there.
 
     What an earlier video left in `out` under these names is removed first. Only the frames that `pace` picks are in the
-    annotated video. progress: called with the number of the frame and how many the header promises. Raises VideoError
-    for what is no video, and UsageError where the video itself, a folder or a folder job is in the way in `out` (see
-    `check_place`).
+    annotated video. progress: called with the number of the frame and how many the header promises. Whatever ends it, Ctrl-C,
+    too, tables and timelines say what was read until then. Raises VideoError for what is no video, and UsageError where the
+    video itself, a folder, a folder job or what mien did not write is in the way in `out` (see `check_place`).
     """
     if out:
-        check_place(path, out)
+        check_place(path, out, format=format)
     follower = Follower(reader, smoothing=pace.smoothing)
     summaries = Summaries(reader.classifier.card.head().labels, out)
     count = 0
@@ -128,33 +129,48 @@ def read_clip(
         video = stack.enter_context(Video(path, max_pixels=reader.max_pixels))
         frames = video.frames(pace)
         outputs, lacks = _outputs(stack, video, out, format=format, annotated=annotated) if out else ([], [])
-        for frame in frames:
-            reading = follower.read(frame.image, frame=frame.number, time_s=frame.time_s, source=str(path))
-            count += 1
-            summaries.add(reading)
-            summaries.end(follower.ended, str(path))
-            for output in outputs:
-                output(frame, reading)
-            progress(frame.number + 1, video.expected_frames)
-    tracks = summaries.finish(str(path))
-    if out:
-        tables.write_csv(tracks, out / "tracks.csv", columns=tables.TRACK_COLUMNS)
+        try:
+            for frame in frames:
+                reading = follower.read(frame.image, frame=frame.number, time_s=frame.time_s, source=str(path))
+                count += 1
+                summaries.add(reading)
+                summaries.end(follower.ended, str(path))
+                for output in outputs:
+                    output(frame, reading)
+                progress(frame.number + 1, video.expected_frames)
+        finally:
+            tracks = summaries.finish(str(path))
+            if out:
+                tables.write_csv(tracks, out / "tracks.csv", columns=tables.TRACK_COLUMNS)
     return Clip(count, tracks, (*video.problems, *lacks))
 
 
-def check_place(path: Path, out: Path) -> None:
-    """Raises UsageError where writing into `out` would destroy the video at `path` or a folder job's table, or where a
-    folder has the name of a file that goes there. Whatever else `_earlier` names is mien's own to replace."""
+def check_place(path: Path, out: Path, *, format: str) -> None:
+    """Raises UsageError where writing into `out` would destroy the video at `path`, a folder job's table or a table that mien
+    did not write, or where a folder has the name of a file that goes there. Whatever else `_earlier` names is mien's own to
+    replace where a table of mien's lies beside it."""
     jobs.refuse_a_jobs_folder(out)
+    tracks = out / "tracks.csv"
+    for table in (tables.place(format, out), tracks):
+        tables.refuse_foreign(table)
+    ours = tracks.exists() or any(_ours(out))
     for file in _earlier(out):
         if file.is_dir():
             raise UsageError(f"{file} is a folder, but a file of that name goes there; choose another for -o")
         if file.exists() and path.exists() and file.samefile(path):
             raise UsageError(f"{path} would be replaced: it is {file.name} in {out}; choose another folder for -o")
+        if not ours:
+            raise UsageError(f"{file} is there already, and no table of mien's beside it: choose another folder for -o")
+
+
+def _ours(out: Path) -> list[Path]:
+    """The tables in `out` that mien wrote, in whatever format."""
+    places = [tables.place(kind, out) for kind in tables.FORMATS]
+    return [place for place in places if place.exists() and not tables.is_foreign(place)]
 
 
 def _earlier(out: Path) -> list[Path]:
-    """What lies in `out` under a name that a video's files have, tables of frames aside: they are replaced anyway."""
+    """What lies in `out` under a name that a video's files have, tables of frames aside."""
     named = [*(out / name for name in WRITTEN), *out.glob("timeline-*.png")]
     return [file for file in named if os.path.lexists(file) and (file.name in WRITTEN or TIMELINE.fullmatch(file.name))]
 
@@ -164,11 +180,11 @@ def _outputs(
 ) -> tuple[list[Callable[[Frame, FrameReading], None]], list[str]]:
     """What to call with each frame and its reading: the table's sink, and the annotated video; and what that lacks of
     the video. The stack closes them."""
+    for file in (*_earlier(out), *_ours(out)):
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
     sink = tables.open_sink(format, out, columns=tables.FRAME_COLUMNS)
     stack.callback(sink.close)
     stack.callback(sink.commit)
-    for file in _earlier(out):
-        file.unlink()
 
     def write_rows(frame: Frame, reading: FrameReading) -> None:
         sink.add(reading.rows())

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 import numpy as np
@@ -30,7 +30,7 @@ SUFFIXES = frozenset(
 ) | {".tiff", ".mpo", ".jp2", ".avif", ".heic", ".heif"}
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")
-)
+) | {".mts", ".m2ts", ".ogv", ".vob", ".mxf", ".asf", ".3g2", ".divx"}
 LIST_SUFFIXES = frozenset((".txt", ".csv"))
 LIST_COLUMNS = ("source", "path", "file", "filename", "image")
 _OWN_TABLE = "source,face,"  # how the header of a table that mien wrote begins
@@ -55,7 +55,7 @@ _TURNS = {  # EXIF orientation -> what puts the picture upright (EXIF 2.32, tabl
     8: Image.Transpose.ROTATE_90,
 }
 
-Source = str | Path | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray
 
 
 def load(source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -72,8 +72,8 @@ def load(source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS) ->
         raise UsageError(f"color={color!r} is for numpy arrays: {name_of(source)} carries its own channel order")
     if isinstance(source, Image.Image):
         return _from_pillow(source, name_of(source), max_pixels)
-    if isinstance(source, str | Path):
-        return _from_path(source, max_pixels)
+    if isinstance(source, str | os.PathLike):
+        return _from_path(os.fspath(source), max_pixels)
     if isinstance(source, bytes | bytearray | memoryview):
         return _from_file(io.BytesIO(source), name_of(source), max_pixels)
     if hasattr(source, "read"):
@@ -86,8 +86,8 @@ def load(source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS) ->
 
 def name_of(source: Source) -> str:
     """What a reading calls its picture: the path as given, or the kind of object in angle brackets."""
-    if isinstance(source, str | Path):
-        return str(source)
+    if isinstance(source, str | os.PathLike):
+        return str(os.fspath(source))
     name = getattr(source, "name", None) or getattr(source, "filename", None)
     return str(name) if isinstance(name, str | Path) and name else f"<{type(source).__name__}>"
 
@@ -98,6 +98,8 @@ def refuse_what_is_no_picture(source: str | Path) -> None:
     text = str(source)
     if not text:
         raise UsageError("the path is empty: expected a picture's, a folder's or a list's")
+    if text.startswith("data:") and not is_folder(source):
+        raise UsageError(f"{text[:30]}...: a data URL is no path; decode its base64 and pass the bytes")
     if (found := _URL.match(text)) and not is_folder(found[0]):  # a folder may be called photos:
         raise UsageError(f"{text}: mien never fetches from the network; download the picture and pass its path")
     if is_folder(source):
@@ -143,8 +145,8 @@ def gather(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def in_folder(folder: Path) -> list[Path]:
-    """The files with a picture's suffix in `folder` and below, folder by folder, by name; links to folders are not
-    followed, as they may lead in circles. A folder below that cannot be opened is listed itself: whoever reads it says why.
+    """The files with a picture's name (`is_picture_name`) in `folder` and below, folder by folder, by name; links to folders are
+    not followed, as they may lead in circles. A folder below that cannot be opened is listed itself: whoever reads it says why.
 
     Raises UsageError when there is none, or `folder` itself cannot be opened.
     """
@@ -157,10 +159,16 @@ def in_folder(folder: Path) -> list[Path]:
 
     for place, folders, names in os.walk(folder, onerror=unopened):
         folders.sort()
-        found += [Path(place) / name for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES]
+        found += [Path(place) / name for name in sorted(names) if is_picture_name(name)]
     if not found:
         raise UsageError(f"{folder}: no pictures in this folder; expected files ending in {' '.join(sorted(SUFFIXES))}")
     return found
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file of that name in a folder is a picture. "._a.jpg" is none: an AppleDouble file, which holds what a foreign
+    disk cannot keep with a.jpg itself."""
+    return PurePath(name).suffix.lower() in SUFFIXES and not name.startswith("._")
 
 
 def in_list(path: Path) -> list[Path]:
@@ -186,9 +194,16 @@ def opened_list(path: Path) -> tuple[Path, list[str]]:
 
 
 def listed(start: Path, name: str) -> Path:
-    """The path of one name in a list; blanks at its ends are left out where only then the file is there."""
-    path, trimmed = start / name, start / name.strip()
-    return trimmed if trimmed != path and not os.path.lexists(path) and os.path.lexists(trimmed) else path
+    """The path of one name in a list; blanks at its ends are left out, and what mien's own tables escape is taken back, where
+    only then the file is there."""
+    names = (name, name.strip(), _unescaped(name))
+    return next((path for path in map(start.joinpath, names) if os.path.lexists(path)), start / name)
+
+
+def _unescaped(name: str) -> str:
+    """The name as it was before `mien.tables` made it harmless to spreadsheets and to UTF-8."""
+    bare = name[1:] if re.match(r"'[-=+@\t\r]", name) else name
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), bare)
 
 
 def names_in_list(file: IO[str], path: str | Path) -> list[str]:
@@ -257,7 +272,10 @@ def _from_path(source: str | Path, max_pixels: int) -> np.ndarray:
 
 
 def _seekable(file: IO[bytes]) -> IO[bytes]:
-    data = file.read()
+    try:
+        data = file.read()
+    except (OSError, ValueError) as error:  # closed, open for writing, a device that fails
+        raise ImageError(f"{name_of(file)}: cannot be read from ({_reason(error)})") from None
     if not isinstance(data, bytes):
         raise UsageError(f"{name_of(file)}: the file gives {type(data).__name__}, expected bytes; open it in mode 'rb'")
     return io.BytesIO(data)
@@ -316,7 +334,21 @@ def _from_pillow(picture: Any, name: str, max_pixels: int) -> np.ndarray:
     except Exception as error:  # truncated or damaged data; every decoder has its own errors
         raise ImageError(f"{name}: its pixels cannot be decoded ({_reason(error)})") from None
     turn = _TURNS.get(_orientation(picture))
-    return _rgb(picture if turn is None else picture.transpose(turn), name)
+    grey = _wide_grey(picture) if picture.mode.startswith("I") else picture
+    return _rgb(grey if turn is None else grey.transpose(turn), name)
+
+
+def _wide_grey(picture: Image.Image) -> Image.Image:
+    """Grey of more than eight bits as its upper eight. A TIFF says how many bits are used (tag 258) and whether 0 is white (tag
+    262); Pillow unpacks 12 of them, and leaves white at 0. A picture that was made in memory from 8 bits still holds those."""
+    tags = getattr(picture, "tag_v2", {})
+    values = np.asarray(picture).astype(np.int64)
+    in_memory = picture.format is None and picture.mode == "I" and values.max(initial=0) < 256
+    bits = 8 if in_memory else min(16, int(tags.get(258, (16,))[0]))  # of 32 bits the lower 16 are used
+    values = np.clip(values, 0, 2**bits - 1)
+    if tags.get(262) == 0:
+        values = 2**bits - 1 - values
+    return Image.fromarray((values >> (bits - 8)).astype(np.uint8))
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -329,9 +361,6 @@ def _orientation(picture: Image.Image) -> int:
 
 def _rgb(picture: Image.Image, name: str) -> np.ndarray:
     """A decoded picture of any mode -> RGB uint8 (H, W, 3)."""
-    if picture.mode.startswith("I"):  # I;16 and its byte orders; I holds 16-bit values, too
-        values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
-        picture = Image.fromarray((values >> 8).astype(np.uint8))
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         picture = _on_white(picture)
     if picture.mode == "F":  # its range is anybody's guess

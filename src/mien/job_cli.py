@@ -69,16 +69,16 @@ def progress_bar(unit: str = "files") -> Iterator[Callable[[int, int | None], No
         yield show
 
 
-def interrupted(out: Path | str | None) -> None:
-    """Say what an interruption left behind."""
-    complain("stopped" + (f"; the same command goes on in {out}" if out else ""))
+def interrupted(out: Path | str) -> None:
+    """Say what the interruption of a folder job left behind."""
+    complain(f"stopped; the same command goes on in {out}")
 
 
 def read_videos(
     paths: Sequence[Path], reader: "Reader", *, out: Path | None, pace: Pace, annotated: bool, format: str
 ) -> bool:
     """Read videos one after the other, each into its own folder where there are several; whether all are undamaged."""
-    folders = _folders(paths, out)
+    folders = _folders(paths, out, format=format)
     good = True
     for path, folder in zip(paths, folders, strict=True):
         try:
@@ -105,7 +105,7 @@ def watch(camera: str, reader: "Reader", *, smoothing: float) -> None:
     print(f"{frames} frames read")
 
 
-def _folders(paths: Sequence[Path], out: Path | None) -> list[Path | None]:
+def _folders(paths: Sequence[Path], out: Path | None, *, format: str) -> list[Path | None]:
     """Where each video's files go: into `out` itself, or into a folder in it named like the video. Names are compared
     without case, as some file systems do."""
     if out is None:
@@ -115,7 +115,7 @@ def _folders(paths: Sequence[Path], out: Path | None) -> list[Path | None]:
     folders = [out] if len(paths) == 1 else [out / name for name in _names(paths)]
     for folder in folders:
         for path in paths:  # none may be replaced by what is read of another
-            check_place(path, folder)
+            check_place(path, folder, format=format)
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     return list(folders)

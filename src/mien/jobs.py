@@ -262,15 +262,20 @@ def _stream(
     before = len(journal.done)
     progress(before, total)
     pending: list[Outcome] = []
-    for number, (source, table) in enumerate(found, start=1):
-        sink.add(table)
-        pending.append(_outcome(source, table))
-        if sink.full:
+    agree = True  # the rows that the sink has and the files that are pending
+    try:
+        for number, (source, table) in enumerate(found, start=1):
+            agree = False
+            sink.add(table)
+            pending.append(_outcome(source, table))
+            agree = True
+            if sink.full:
+                journal.commit(pending, sink.commit())
+                pending = []
+            progress(before + number, total)
+    finally:  # also what was read before Ctrl-C, or before the engine gave up
+        if pending and agree:
             journal.commit(pending, sink.commit())
-            pending = []
-        progress(before + number, total)
-    if pending:
-        journal.commit(pending, sink.commit())
 
 
 def processes(

@@ -1,5 +1,6 @@
 """The front door: a picture in, a `Reading` out."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -158,9 +159,13 @@ class Reader:
         return Reading(name, width, height, self.classify(pixels, found))
 
     def read_many(self, pictures: Iterable[images.Source], *, color: str = "rgb") -> Iterator[Reading]:
-        """One reading for each picture, in order, as they are asked for. Raises what `read` raises, at that picture."""
-        for picture in pictures:
-            yield self.read(picture, color=color)
+        """One reading for each picture, in order, as they are asked for. Raises what `read` raises, at that picture; UsageError
+        for a path alone, whose letters would be taken for paths."""
+        if isinstance(pictures, str | bytes | os.PathLike):
+            raise UsageError(
+                f"{images.name_of(pictures)}: expected several pictures; call read for one, mien.read_folder for a folder"
+            )
+        return (self.read(picture, color=color) for picture in pictures)
 
     def classify(self, image: np.ndarray, found: Sequence[Detection]) -> tuple[Face, ...]:
         """The expressions of faces that are found already, in their order: one batch. image: RGB uint8 (H, W, 3)."""

@@ -147,7 +147,7 @@ def _gathered(path: str) -> list[str]:
         raise UsageError(f"{path}: cannot be listed ({_reason(error)}); check the URL and its credentials") from None
     if not folder:
         return [path]
-    found = [name for name in inside if PurePosixPath(name).suffix.lower() in images.SUFFIXES]
+    found = [name for name in inside if images.is_picture_name(PurePosixPath(name).name)]
     if not found:
         raise UsageError(f"{path}: no pictures there; expected files ending in {' '.join(sorted(images.SUFFIXES))}")
     # Folder by folder, a folder's own files before those below it, by name: as `images.in_folder` walks.

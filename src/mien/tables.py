@@ -39,6 +39,7 @@ FORMATS: tuple[str, ...] = ("csv", "jsonl", "parquet")
 _INTEGERS = frozenset(("face", "frame", "track"))
 _TEXTS = frozenset(("source", "expression", "smoothed_expression", "status"))
 
+_HEADS = tuple(f"source,{second},".encode() for second in ("face", "frame", "track"))  # that mien's tables begin with
 _ERROR = "error:"  # what the status of a failure begins with
 
 CHECKED = 512  # bytes of a text table that `checksum` covers: the last row, or most of it
@@ -95,7 +96,7 @@ def write_csv(table: Iterable[Row], path: Path, *, columns: Sequence[str] = COLU
 
 
 def write(table: Iterable[Row], kind: str, folder: Path) -> Path:
-    """Write a whole table as `open_sink` lays it out; where it lies."""
+    """Write a whole table as `open_sink` lays it out; where it lies. It takes the place of what mien wrote there before."""
     sink = open_sink(kind, folder)
     try:
         sink.add(table)
@@ -128,6 +129,25 @@ def open_sink(kind: str, folder: Path, *, mark: int = 0, columns: Sequence[str] 
 def place(kind: str, folder: Path) -> Path:
     """Where the table of this format lies."""
     return folder / f"faces.{kind}"
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether something lies at `path`, a table's place, that mien did not write. What is empty was never finished."""
+    if path.suffix == ".parquet":
+        return path.is_dir() and any(not file.name.startswith("part-") for file in path.iterdir())
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.readline(200)
+    return bool(start) and not start.startswith(_HEADS if path.suffix == ".csv" else (b'{"source": ',))
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raises UsageError where writing a table at `path` would destroy what mien did not write."""
+    if is_foreign(path):
+        raise UsageError(
+            f"{path} is there already, and mien did not write it: move it away, or choose another folder for -o"
+        )
 
 
 def check_format(kind: str) -> None:

@@ -149,6 +149,19 @@ def test_a_gap_between_groups_counts_subjects_not_rows() -> None:
     assert (alarms["by subject"] < 0.11).all() and (alarms["by row"] > 0.15).all()
 
 
+def test_groups_of_a_few_people_take_no_part_in_the_gap() -> None:
+    """Each value has enough rows, but one or nine people; of one person anything is possible for others."""
+    scores = made_up(240)
+    values = ["one"] * 60 + ["nine"] * 90 + ["ten"] * 90
+    clusters = ["p"] * 60 + [f"q{i % 9}" for i in range(90)] + [f"r{i % 10}" for i in range(90)]
+    found = by_group(scores, values, attribute="age", clusters=clusters)
+    assert found.gap is None
+    one = next(group for group in found.groups if group.value == "one")
+    assert (one.accuracy.low, one.accuracy.high) == (0.0, 1.0)
+    more = by_group(scores, values, attribute="age", clusters=[name.replace("p", "") for name in clusters])
+    assert more.gap is not None and {more.gap.best, more.gap.worst} == {"one", "ten"}
+
+
 def test_small_and_unknown_groups_take_no_part_in_the_gap() -> None:
     scores = made_up(100)
     values = ["few"] * 5 + [""] * 15 + ["many"] * 80

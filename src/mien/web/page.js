@@ -17,12 +17,14 @@ function say(text) {
   part("status").textContent = text;
 }
 
-/** Do `work(signal)` with everything locked that would disturb it; the Stop button aborts the signal. */
+function mustWait() {
+  if (state.stop) say("Still reading: wait, or press Stop first.");
+  return Boolean(state.stop);
+}
+
+/** Do `work(signal)` unless some is being done; the Stop button aborts the signal. */
 async function busy(work) {
-  if (state.stop) {
-    say("Still reading: wait, or press Stop first.");
-    return;
-  }
+  if (mustWait()) return;
   state.stop = new AbortController();
   setBusy(true);
   try {
@@ -36,12 +38,17 @@ async function busy(work) {
   }
 }
 
+/** Mark what has to wait. It is not disabled, as that would take the keyboard's focus away; `busy` says that it has to wait. */
 function setBusy(yes) {
-  part("stop").hidden = !yes;
-  part("files").disabled = yes;
-  part("camera").disabled = yes || !hasCamera();
-  part("clear").disabled = yes;
+  for (const id of ["files", "camera", "clear"]) part(id).ariaDisabled = yes ? "true" : null;
+  hide(part("stop"), !yes);
   if (!yes) part("progress").hidden = true;
+}
+
+/** Hide the element, or show it; the focus that it had goes to the file chooser. */
+function hide(element, yes) {
+  if (yes && element.contains(document.activeElement)) part("files").focus();
+  element.hidden = yes;
 }
 
 function setProgress(done, total) {
@@ -79,11 +86,25 @@ function takeFiles(files) {
       setProgress(number, list.length);
       told = await takeFile(file, signal);
     }
-    say(list.length > 1 ? `${list.length} files read; the results are below.` : told);
+    say(list.length > 1 ? summary(state.items.slice(-list.length)) : told);
   });
 }
 
-function takeFile(file, signal) {
+function summary(items) {
+  const failed = items.filter((item) => item.failed).length;
+  if (!failed) return `${items.length} files read; the results are below.`;
+  return `${items.length - failed} of ${items.length} files read, ${failed} failed; the results are below.`;
+}
+
+/** Read one file of either kind; the sentence that says what was found. */
+async function takeFile(file, signal) {
+  try {
+    await file.slice(0, 1).arrayBuffer();
+  } catch {
+    const item = new Item(file.name);
+    add(item);
+    return item.fail("it is a folder, or is no longer there; choose the files themselves");
+  }
   return file.type.startsWith("video/") || VIDEO_NAME.test(file.name) ? takeVideo(file, signal) : takePicture(file, signal);
 }
 
@@ -104,8 +125,7 @@ async function takePicture(file, signal) {
   } catch (error) {
     if (!(error instanceof Refused) || [0, 401].includes(error.status)) throw error;
     add(item);
-    item.fail(error.message);
-    return `${file.name}: error: ${error.message}`;
+    return item.fail(error.message);
   }
 }
 
@@ -254,6 +274,7 @@ function saveCsv() {
 }
 
 function clear() {
+  if (mustWait()) return;
   state.items = [];
   part("list").replaceChildren();
   part("results-head").hidden = true;
@@ -270,7 +291,7 @@ async function introduce() {
   try {
     const { card, sha256, licence, version } = await model();
     part("model").textContent = `mien ${version}, model ${card.method} (${licence}), SHA-256 ${sha256.slice(0, 12)}`;
-    part("token-form").hidden = true;
+    hide(part("token-form"), true);
     if (part("status").textContent) say("");
   } catch (error) {
     say(error.message);

@@ -17,6 +17,7 @@ export class Item {
     const part = document.getElementById("item-template").content.cloneNode(true);
     this.name = name;
     this.rows = [];
+    this.failed = false;
     this.element = part.querySelector("article");
     this.canvas = part.querySelector("canvas");
     this.faces = part.querySelector(".faces");
@@ -44,10 +45,12 @@ export class Item {
     this.faces.replaceChildren(...parts, ...failed.map((row) => paragraph(row.status, row.status !== "no face")));
   }
 
-  /** Show, and keep for the CSV, why the whole could not be read. */
+  /** Show, and keep for the CSV, why the whole could not be read; the sentence that says so. */
   fail(reason) {
+    this.failed = true;
     this.rows.push({ source: this.name, face: null, status: `error: ${reason}` });
     this.faces.append(paragraph(`error: ${reason}`, true));
+    return `${this.name}: error: ${reason}`;
   }
 
   note(text) {

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import h11
 import uvicorn
@@ -97,6 +98,14 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._listening = listening
         self._announce = announce
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal lets requests end, the second cuts them off: then uvicorn would log what each died of."""
+        if self.should_exit:
+            logging.getLogger("uvicorn.error").disabled = True
+        elif sig == signal.SIGINT and self.server_state.tasks:
+            terminal.complain("finishing what was begun; Ctrl-C again ends at once")
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)

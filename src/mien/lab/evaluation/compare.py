@@ -54,7 +54,8 @@ class Model:
 class PairedTest:
     """second - first. difference: of the accuracy, by the paired bootstrap. adjusted: McNemar's p after Holm over all
     pairs; where rows share clusters, `clustered_p` instead, as McNemar's test takes all rows to be independent.
-    detectable: the smallest accuracy difference that this test would see on these rows, at 80 % power, were it the only one.
+    detectable: the smallest accuracy difference that this test would see on these rows, at 80 % power, were it the only one;
+    None where it would see none, as the models answer too few rows differently.
     auc: difference of the macro AUC and its p by DeLong's paired test."""
 
     first: str
@@ -62,7 +63,7 @@ class PairedTest:
     difference: Interval
     mcnemar: McNemar
     adjusted: float
-    detectable: float
+    detectable: float | None
     auc: tuple[Interval, float]
 
     @property
@@ -143,7 +144,7 @@ def _auc_difference(first: Scores, second: Scores, clusters: np.ndarray | None) 
     return auc_difference(first.labels, first.probabilities, second.probabilities, clusters=clusters)
 
 
-def _detectable(test: McNemar) -> float:
+def _detectable(test: McNemar) -> float | None:
     rows = test.both + test.only_first + test.only_second + test.neither
     return detectable_rows(rows, (test.only_first + test.only_second) / rows)
 
@@ -184,7 +185,7 @@ def pair_table(comparison: Comparison) -> Table:
     rows: list[tuple[str, ...]] = [
         (
             f"{test.second} - {test.first}",
-            f"{100 * test.detectable:.2f}",
+            "more than they differ" if test.detectable is None else f"{100 * test.detectable:.2f}",
             _with_span(test.difference, sign="+"),
             f"{test.mcnemar.only_first} / {test.mcnemar.only_second}",
             f"{test.mcnemar.p:.3g}",

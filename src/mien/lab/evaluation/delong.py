@@ -13,7 +13,15 @@ import numpy as np
 
 from mien.errors import DataError
 from mien.lab.evaluation.eval_needed import needs_eval
-from mien.lab.evaluation.statistics import LEVEL, Interval, cluster_codes
+from mien.lab.evaluation.statistics import (
+    LEVEL,
+    ONE_CLUSTER,
+    Interval,
+    cluster_codes,
+    cluster_count,
+    quantile,
+    student_tail,
+)
 
 
 def class_components(positive: np.ndarray, column: np.ndarray) -> np.ndarray:
@@ -74,10 +82,12 @@ def auc_interval(
     clusters: Sequence[str] | np.ndarray | None = None,
     level: float = LEVEL,
 ) -> Interval:
-    """Macro one-against-rest AUC with its normal interval from DeLong's variance, clipped to [0, 1]."""
+    """Macro one-against-rest AUC with its normal interval (by cluster Student's t) from DeLong's variance, clipped to [0, 1]."""
     value, components = macro_components(labels, probabilities)
-    error = NormalDist().inv_cdf((1 + level) / 2) * component_variance(components, labels, clusters) ** 0.5
-    how = "DeLong" if clusters is None else "DeLong, by cluster"
+    if clusters is not None and cluster_count(clusters) < 2:
+        return Interval(value, 0.0, 1.0, level, ONE_CLUSTER)
+    error = quantile(level, clusters) * component_variance(components, labels, clusters) ** 0.5
+    how = "DeLong" if clusters is None else "DeLong, t by cluster"
     return Interval(value, max(0.0, value - error), min(1.0, value + error), level, how)
 
 
@@ -89,10 +99,22 @@ def auc_difference(
     clusters: Sequence[str] | np.ndarray | None = None,
     level: float = LEVEL,
 ) -> tuple[Interval, float]:
-    """second - first macro AUC on the same rows, its interval, and the two-sided p value of DeLong's paired test."""
+    """second - first macro AUC on the same rows, its interval, and the two-sided p value of DeLong's paired test; by cluster both
+    are of Student's t with one degree of freedom fewer than clusters, and of one cluster say nothing."""
     before, after = macro_components(labels, first), macro_components(labels, second)
     value = after[0] - before[0]
+    if clusters is not None and cluster_count(clusters) < 2:
+        return Interval(value, -1.0, 1.0, level, ONE_CLUSTER), 1.0
     deviation = component_variance(after[1] - before[1], labels, clusters) ** 0.5
-    error = NormalDist().inv_cdf((1 + level) / 2) * deviation
-    p = 1.0 if deviation == 0 else 2 * NormalDist().cdf(-abs(value) / deviation)
-    return Interval(value, value - error, value + error, level, "DeLong, paired"), float(p)
+    error = quantile(level, clusters) * deviation
+    return Interval(value, value - error, value + error, level, "DeLong, paired"), _two_sided(
+        value, deviation, clusters
+    )
+
+
+def _two_sided(value: float, deviation: float, clusters: Sequence[str] | np.ndarray | None) -> float:
+    if deviation == 0:
+        return 1.0
+    if clusters is None:
+        return 2 * NormalDist().cdf(-abs(value) / deviation)
+    return student_tail(abs(value) / deviation, cluster_count(clusters) - 1)

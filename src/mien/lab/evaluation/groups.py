@@ -12,6 +12,7 @@ from mien.lab.evaluation.statistics import (
     REPLICATES,
     Interval,
     cluster_codes,
+    cluster_count,
     percentile_interval,
     share_interval,
     shared,
@@ -19,7 +20,7 @@ from mien.lab.evaluation.statistics import (
 )
 
 IDENTITIES = ("subject", "film", "sequence", "picture")  # names of what rows were sampled together by, the widest first
-FEWEST = 30  # a group with fewer rows is shown but takes no part in the gap
+FEWEST, FEWEST_CLUSTERS = 30, 10  # a group with fewer rows or clusters is shown but takes no part in the gap
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Gap:
-    """Best minus worst accuracy among the groups with at least FEWEST rows. p: how often groups of these sizes show at
-    least this gap when all share one accuracy. The interval is of these two groups, chosen after looking, so it leans
-    outwards."""
+    """Best minus worst accuracy among the groups with at least FEWEST rows, and FEWEST_CLUSTERS clusters where rows share
+    some. p: how often groups of these sizes show at least this gap when all share one accuracy. The interval is of these two
+    groups, chosen after looking, so it leans outwards."""
 
     best: str
     worst: str
@@ -90,6 +91,11 @@ class _Sample:
     right: np.ndarray
     clusters: np.ndarray | None
 
+    @property
+    def is_large(self) -> bool:
+        enough = self.clusters is None or cluster_count(self.clusters) >= FEWEST_CLUSTERS
+        return enough and len(self.right) >= FEWEST
+
     def redrawn(self, generator: np.random.Generator, replicates: int) -> np.ndarray:
         """(B,) accuracies of samples of as many rows, or clusters, drawn with replacement."""
         if self.clusters is None:
@@ -101,10 +107,11 @@ class _Sample:
         return np.array([counts @ hits / (counts @ sizes) for counts in drawn])
 
     def if_all_shared(self, accuracy: float, generator: np.random.Generator, replicates: int) -> np.ndarray:
-        """(B,) accuracies of such a group where the true one is `accuracy`: binomial, by cluster normal with its own error."""
+        """(B,) accuracies of such a group where the true one is `accuracy`: binomial, by cluster Student's t of its own error."""
         if self.clusters is None:
             return generator.binomial(len(self.right), accuracy, replicates) / len(self.right)
-        return generator.normal(accuracy, standard_error(self.right, self.clusters), replicates)
+        noise = generator.standard_t(cluster_count(self.clusters) - 1, replicates)
+        return accuracy + standard_error(self.right, self.clusters) * noise
 
 
 def _balanced(labels: np.ndarray, right: np.ndarray) -> float:
@@ -114,7 +121,7 @@ def _balanced(labels: np.ndarray, right: np.ndarray) -> float:
 def _gap(
     groups: Sequence[Group], samples: Sequence[_Sample], *, replicates: int, level: float, seed: int
 ) -> Gap | None:
-    large = [(group, sample) for group, sample in zip(groups, samples, strict=True) if group.rows >= FEWEST]
+    large = [(group, sample) for group, sample in zip(groups, samples, strict=True) if sample.is_large]
     if len(large) < 2:
         return None
     large.sort(key=lambda pair: pair[0].accuracy.value)
@@ -122,9 +129,13 @@ def _gap(
     generator = np.random.default_rng(seed)
     sides = [sample.redrawn(generator, replicates) for sample in (upper, lower)]
     value = best.accuracy.value - worst.accuracy.value
-    interval = percentile_interval(
-        value, sides[0] - sides[1], level=level, how=f"bootstrap of both groups, {replicates} replicates, seed {seed}"
+    how = f"bootstrap of both groups, {replicates} replicates, seed {seed}"
+    fewer = (
+        None
+        if upper.clusters is None or lower.clusters is None
+        else min(upper.clusters, lower.clusters, key=cluster_count)
     )
+    interval = percentile_interval(value, sides[0] - sides[1], clusters=fewer, level=level, how=how)
     chance = _chance_of_gap([sample for _, sample in large], value, generator, replicates)
     return Gap(best.value, worst.value, interval, chance)
 

@@ -1,21 +1,31 @@
 """An interval for every headline number of one Scores. No torch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mien.lab.evaluation.calibration import BINS, SMALLEST, bin_of, calibration_error, reliability
 from mien.lab.evaluation.delong import auc_interval
-from mien.lab.evaluation.metrics import COUNT_METRICS, checked, confusion_counts, recalls, row_briers
+from mien.lab.evaluation.metrics import COUNT_METRICS, checked, confusion_counts, row_briers, summary
 from mien.lab.evaluation.scores import Scores
 from mien.lab.evaluation.statistics import (
     LEVEL,
+    ONE_CLUSTER,
     REPLICATES,
     Interval,
+    cluster_count,
     mean_interval,
     percentile_interval,
     replicate_counts,
+    share_interval,
 )
+
+RANGES: Mapping[str, tuple[float, float]] = {  # of the metrics that can be more or less than 0 to 1
+    "kappa": (-1.0, 1.0),
+    "alpha": (-1.0, 1.0),
+    "brier": (0.0, 2.0),
+    "nll": (0.0, -float(np.log(SMALLEST))),
+}
 
 
 def intervals(
@@ -26,14 +36,18 @@ def intervals(
     level: float = LEVEL,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """An interval for every headline number of `metrics.summary`, under its name: accuracy, balanced_accuracy,
-    macro_f1, kappa, alpha, recall/CLASS, ece (bootstrap), brier, nll (normal), auc (DeLong).
+    """An interval for every headline number of `metrics.summary`, under its name: accuracy, recall/CLASS (Wilson),
+    balanced_accuracy, macro_f1, kappa, alpha, ece (bootstrap), brier, nll (normal), auc (DeLong).
 
     clusters: (N,) names of what was sampled together (subject, sequence, duplicate group), "" where unknown. Without
     them the bootstrap is stratified by class. A metric that is undefined for these scores has no entry. ECE is biased
-    upwards in small samples and its bootstrap more so: read that interval as an upper one.
+    upwards in small samples and its bootstrap more so: read that interval as an upper one. A bootstrap of rows that are all
+    right has no width, whatever their number: there read accuracy's. Rows of one cluster say nothing of others: every interval
+    is then all that the metric can be.
     """
     size = len(checked(scores).classes)
+    if clusters is not None and cluster_count(clusters) < 2:
+        return _of_one_cluster(scores, level)
     labels, predictions = scores.labels, scores.predictions
     how = f"bootstrap by {'class' if clusters is None else 'cluster'}, {replicates} replicates, seed {seed}"
     confidence = scores.probabilities.max(axis=1).astype(np.float64)
@@ -48,9 +62,15 @@ def intervals(
     )
     matrices = drawn.reshape(-1, size, size, BINS).sum(axis=-1)
     counts = confusion_counts(labels, predictions, size)
-    found = _count_intervals(scores.classes, counts, matrices, level=level, how=how)
+    found = _shares(scores, clusters, level)
+    found |= {
+        name: percentile_interval(float(metric(counts)), metric(matrices), clusters=clusters, level=level, how=how)
+        for name, metric in COUNT_METRICS.items()
+        if name not in found and np.isfinite(metric(counts))
+    }
     error = calibration_error(reliability(labels, scores.probabilities))
-    found["ece"] = percentile_interval(error, _error_draws(drawn, cells, confidence, size), level=level, how=how)
+    errors = _error_draws(drawn, cells, confidence, size)
+    found["ece"] = percentile_interval(error, errors, clusters=clusters, level=level, how=how)
     found["brier"] = mean_interval(row_briers(labels, scores.probabilities), clusters=clusters, level=level)
     found["nll"] = mean_interval(_row_losses(scores), clusters=clusters, level=level)
     if len(np.unique(labels)) > 1:
@@ -58,22 +78,29 @@ def intervals(
     return found
 
 
-def _count_intervals(
-    classes: Sequence[str], counts: np.ndarray, drawn: np.ndarray, *, level: float, how: str
-) -> dict[str, Interval]:
-    statistics: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
-        **COUNT_METRICS,
-        **{f"recall/{name}": _recall_of(index) for index, name in enumerate(classes)},
+def _shares(scores: Scores, clusters: Sequence[str] | np.ndarray | None, level: float) -> dict[str, Interval]:
+    """accuracy and each present class's recall: shares of all rows and of the class's."""
+    right = (scores.predictions == scores.labels).astype(np.float64)
+    names = None if clusters is None else np.asarray(clusters)
+    found = {"accuracy": share_interval(right, names, level=level)}
+    for index, name in enumerate(scores.classes):
+        mine = scores.labels == index
+        if mine.any():
+            found[f"recall/{name}"] = share_interval(right[mine], None if names is None else names[mine], level=level)
+    return found
+
+
+def _of_one_cluster(scores: Scores, level: float) -> dict[str, Interval]:
+    known = summary(scores)
+    recalled = {f"recall/{row['class']}": row["recall"] for row in known["per_class"]}
+    values = {
+        name: known.get(name, recalled.get(name)) for name in (*COUNT_METRICS, *recalled, "ece", "brier", "nll", "auc")
     }
     return {
-        name: percentile_interval(float(metric(counts)), metric(drawn), level=level, how=how)
-        for name, metric in statistics.items()
-        if np.isfinite(metric(counts))
+        name: Interval(value, *RANGES.get(name, (0.0, 1.0)), level, ONE_CLUSTER)
+        for name, value in values.items()
+        if value is not None
     }
-
-
-def _recall_of(index: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda counts: recalls(counts)[..., index]
 
 
 def _row_losses(scores: Scores) -> np.ndarray:

@@ -227,7 +227,11 @@ def checked(scores: Scores) -> Scores:
         found = f"{scores.labels.min()} to {scores.labels.max()}"
         raise DataError(f"labels run from {found}, but there are {columns} classes ({', '.join(scores.classes)})")
     sums = scores.probabilities.sum(axis=1, dtype=np.float64)
-    if not np.isfinite(sums).all() or np.abs(sums - 1).max() > 1e-3 or scores.probabilities.min() < 0:
+    if scores.probabilities.min() < 0:
+        row = int(scores.probabilities.min(axis=1).argmin())
+        found = scores.probabilities[row].min()
+        raise DataError(f"a probability of row {row} ({scores.ids[row]}) is {found}, expected 0 or more: export again")
+    if not np.isfinite(sums).all() or np.abs(sums - 1).max() > 1e-3:
         row = int(np.argmax(np.where(np.isfinite(sums), np.abs(sums - 1), np.inf)))
         raise DataError(f"probabilities of row {row} ({scores.ids[row]}) sum to {sums[row]}, expected 1: export again")
     return scores

@@ -1,5 +1,6 @@
 """Two models on the same rows: McNemar, the paired bootstrap, Holm, and what could have been seen. No torch."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
@@ -8,13 +9,15 @@ import numpy as np
 
 from mien.errors import DataError, UsageError
 from mien.lab.evaluation.eval_needed import needs_eval
-from mien.lab.evaluation.metrics import COUNT_METRICS
+from mien.lab.evaluation.intervals import RANGES
+from mien.lab.evaluation.metrics import COUNT_METRICS, confusion_counts
 from mien.lab.evaluation.scores import Scores
 from mien.lab.evaluation.statistics import (
     LEVEL,
+    ONE_CLUSTER,
     REPLICATES,
     Interval,
-    cluster_codes,
+    cluster_count,
     percentile_interval,
     replicate_counts,
     standard_error,
@@ -39,12 +42,13 @@ class McNemar:
 @dataclass(frozen=True)
 class Difference:
     """second - first of one metric, with its interval and two-sided p value. detectable: the smallest true difference
-    that this design sees with 80 % power at the same level, in the metric's unit."""
+    that this design sees with 80 % power at the same level, were it the only one tested, in the metric's unit; None where it
+    sees none."""
 
     metric: str
     interval: Interval
     p: float
-    detectable: float
+    detectable: float | None
 
 
 def aligned(first: Scores, second: Scores) -> Scores:
@@ -67,13 +71,15 @@ def aligned(first: Scores, second: Scores) -> Scores:
 
 def _reordered(first: Scores, second: Scores) -> Scores:
     order, other = np.argsort(first.ids, kind="stable"), np.argsort(second.ids, kind="stable")
+    twice = next((name for scores in (first, second) if (name := _repeated(scores.ids)) is not None), None)
+    if twice is not None:
+        raise DataError(f"rows in another order, and two of them are called {twice}: evaluate both models on one split")
     if len(order) != len(other) or not np.array_equal(first.ids[order], second.ids[other]):
         missing = np.setdiff1d(first.ids, second.ids)
         extra = np.setdiff1d(second.ids, first.ids)
-        example = str([*missing, *extra][0]) if len(missing) + len(extra) else "ids that repeat"
         raise DataError(
             f"not the same rows: {len(missing)} only in the first, {len(extra)} only in the second, for example "
-            f"{example}; evaluate both models on one split"
+            f"{[*missing, *extra][0]}; evaluate both models on one split"
         )
     rows = np.empty(len(order), np.int64)
     rows[order] = other
@@ -86,6 +92,11 @@ def _reordered(first: Scores, second: Scores) -> Scores:
         votes=None if second.votes is None else second.votes[rows],
         clusters=None if second.clusters is None else second.clusters[rows],
     )
+
+
+def _repeated(ids: np.ndarray) -> str | None:
+    names, counts = np.unique(ids, return_counts=True)
+    return str(names[counts > 1][0]) if (counts > 1).any() else None
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
@@ -101,7 +112,7 @@ def clustered_p(first: np.ndarray, second: np.ndarray, clusters: Sequence[str] |
     """Two-sided p of the mean of second - first over rows that share clusters ((N,) bool vectors "this row is right"): its
     cluster-robust standard error, Student's t with one degree of freedom fewer than clusters. 1.0 for a single cluster."""
     differences = second.astype(np.float64) - first
-    freedom = int(cluster_codes(np.asarray(clusters)).max())
+    freedom = cluster_count(clusters) - 1
     error = standard_error(differences, clusters)
     if freedom < 1 or error == 0:
         return 1.0 if freedom < 1 or differences.mean() == 0 else 0.0
@@ -132,6 +143,8 @@ def paired_difference(
         raise UsageError(f"no paired bootstrap for {metric!r}: expected one of {', '.join(COUNT_METRICS)}")
     second = aligned(first, second)
     size = len(first.classes)
+    if clusters is not None and cluster_count(clusters) < 2:
+        return _of_one_cluster(first, second, metric, level)
     cells = (first.labels * size + first.predictions) * size + second.predictions
     strata = first.labels if clusters is None else None
     drawn = replicate_counts(
@@ -141,10 +154,20 @@ def paired_difference(
     value = float(_cell_difference(observed, COUNT_METRICS[metric])[0])
     draws = _cell_difference(drawn, COUNT_METRICS[metric])
     how = f"paired bootstrap, {'stratified by class' if clusters is None else 'by cluster'}, {replicates} replicates"
-    interval = percentile_interval(value, draws, level=level, how=f"{how}, seed {seed}")
+    interval = percentile_interval(value, draws, clusters=clusters, level=level, how=f"{how}, seed {seed}")
     tails = min((draws <= 0).sum(), (draws >= 0).sum())
     p = min(1.0, 2 * (int(tails) + 1) / (replicates + 1))
     return Difference(metric, interval, p, _detectable_normal(float(draws.std(ddof=1)), level))
+
+
+def _of_one_cluster(first: Scores, second: Scores, metric: str, level: float) -> Difference:
+    """Rows of one cluster say nothing of others: any difference that the metric can have."""
+    size = len(first.classes)
+    before, after = (
+        float(COUNT_METRICS[metric](confusion_counts(s.labels, s.predictions, size))) for s in (first, second)
+    )
+    low, high = RANGES.get(metric, (0.0, 1.0))
+    return Difference(metric, Interval(after - before, low - high, high - low, level, ONE_CLUSTER), 1.0, None)
 
 
 def _cell_difference(cells: np.ndarray, metric: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -169,12 +192,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def detectable_rows(rows: int, discordant: float, *, level: float = LEVEL) -> float:
+def detectable_rows(rows: int, discordant: float, *, level: float = LEVEL) -> float | None:
     """The smallest accuracy difference d that McNemar's test sees on `rows` rows when the two models disagree about
-    correctness on a fraction `discordant` of them: d sqrt(N) = z_a sqrt(psi) + z_b sqrt(psi - d^2) (Connor 1987), at
-    most psi itself, as the difference cannot exceed the disagreement."""
+    correctness on a fraction `discordant` of them: d sqrt(N) = z_a sqrt(psi) + z_b sqrt(psi - d^2) (Connor 1987). None where
+    even psi, which the difference cannot exceed, is not seen with POWER: the exact test needs so many rows on one side that
+    2^(1 - m) is under 1 - level."""
     if rows < 1 or not 0 <= discordant <= 1:
         raise UsageError(f"{rows} rows, discordant fraction {discordant}: expected at least one row and 0 to 1")
+    with needs_eval("paired tests"):
+        from scipy.stats import binom
+    needed_rows = math.floor(1 - math.log2(1 - level)) + 1
+    if binom.sf(needed_rows - 1, rows, discordant) < POWER:
+        return None
     normal = NormalDist()
     outer, inner = normal.inv_cdf((1 + level) / 2), normal.inv_cdf(POWER)
     low, high = 0.0, discordant
@@ -185,8 +214,17 @@ def detectable_rows(rows: int, discordant: float, *, level: float = LEVEL) -> fl
     return high
 
 
+def noncentrality(reach: float, freedom: float) -> float:
+    """The true difference, in standard errors, that a t test sees with POWER when it calls a t beyond +-`reach` a difference."""
+    with needs_eval("differences between seeds"):
+        from scipy.optimize import brentq
+        from scipy.stats import nct
+    return float(brentq(lambda true: nct.sf(reach, freedom, true) - POWER, 0.0, 10 * (reach + 1)))
+
+
 def seed_difference(first: Sequence[float], second: Sequence[float], *, level: float = LEVEL) -> Difference:
-    """mean(second) - mean(first) over runs with Welch's t interval and p value, at least two runs a side."""
+    """mean(second) - mean(first) over runs with Welch's t interval and p value, at least two runs a side. detectable: from the
+    noncentral t distribution."""
     if min(len(first), len(second)) < 2:
         raise UsageError(f"{len(first)} and {len(second)} runs: a difference between seeds needs at least 2 a side")
     with needs_eval("differences between seeds"):
@@ -200,7 +238,7 @@ def seed_difference(first: Sequence[float], second: Sequence[float], *, level: f
     freedom = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True))
     reach = student_quantile((1 + level) / 2, freedom)
     p = float(2 * student.sf(abs(value) / error, freedom))
-    detectable = (reach + student_quantile(POWER, freedom)) * error
+    detectable = noncentrality(reach, freedom) * error
     return Difference(
         "runs", Interval(value, value - reach * error, value + reach * error, level, "Welch"), p, detectable
     )

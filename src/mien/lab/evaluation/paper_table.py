@@ -47,7 +47,8 @@ class Cell:
 @dataclass(frozen=True)
 class Verdict:
     """Does the printed difference between two rows of a column show here? All in the printed unit. p: Holm-adjusted
-    within the column. detectable: the smallest true difference that these runs would see with 80 % power."""
+    within the column. detectable: the smallest true difference that these runs would see with 80 % power, were it the only one
+    tested; None only where nothing is."""
 
     table: str
     column: str
@@ -59,7 +60,7 @@ class Verdict:
     low: float
     high: float
     p: float
-    detectable: float
+    detectable: float | None
 
     @property
     def words(self) -> str:
@@ -172,7 +173,7 @@ def _shown(cell: Cell) -> tuple[str, ...]:
 
 HEAD = ("row", "column", "published", "measured here", "difference", "seeds", "best on test (biased)", "source")
 VERDICT_HEAD = (
-    "row against baseline", "column", "could be seen", "printed difference", "found here", "p (Holm)", "verdict",
+    "row against baseline", "column", "could be seen alone", "printed difference", "found here", "p (Holm)", "verdict",
 )  # fmt: skip
 
 
@@ -187,7 +188,7 @@ def tables(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
 def _verdict_row(verdict: Verdict) -> tuple[str, ...]:
     digits = DIGITS.get(verdict.unit, 0)
     return (
-        f"{verdict.row} - {verdict.baseline}", verdict.column, f"{verdict.detectable:.{digits}f}",
+        f"{verdict.row} - {verdict.baseline}", verdict.column, f"{verdict.detectable or 0:.{digits}f}",
         f"{verdict.printed:+.{digits}f}",
         f"{verdict.found:+.{digits}f} [{verdict.low:+.{digits}f}, {verdict.high:+.{digits}f}]", f"{verdict.p:.3g}",
         verdict.words,

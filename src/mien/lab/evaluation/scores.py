@@ -22,10 +22,10 @@ _DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, TypeError, ValueEr
 
 @dataclass(frozen=True)
 class Scores:
-    """labels: (N,) int64, index the columns of probabilities (N, C) float32 (rows sum to 1). classes: C names.
-    ids: (N,) str. features: (N, D) float32 or None. votes: (N, C) float32 or None. clusters: (N,) str or None: the
-    subject, sequence or picture that rows share ("" for a row of its own), which intervals draw together. protocol: how
-    the numbers came about."""
+    """labels: (N,) int64 (kept so, whatever integers are given), index the columns of probabilities (N, C) float32 (rows sum to
+    1). classes: C names. ids: (N,) str. features: (N, D) float32 or None. votes: (N, C) float32 or None. clusters: (N,) str or
+    None: the subject, sequence or picture that rows share ("" for a row of its own), which intervals draw together. protocol:
+    how the numbers came about."""
 
     labels: np.ndarray
     probabilities: np.ndarray
@@ -37,12 +37,25 @@ class Scores:
     clusters: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if self.probabilities.ndim != 2 or not np.issubdtype(self.labels.dtype, np.integer):
+            raise DataError(
+                f"labels of type {self.labels.dtype}, probabilities of shape {self.probabilities.shape}: expected integers and "
+                "(rows, classes)"
+            )
         rows, columns = self.probabilities.shape
         if len(self.labels) != rows or len(self.ids) != rows or len(self.classes) != columns:
             raise DataError(
                 f"scores disagree: {len(self.labels)} labels, {len(self.ids)} ids, {len(self.classes)} classes for "
                 f"probabilities {self.probabilities.shape}"
             )
+        held = {"features": self.features, "votes": self.votes, "clusters": self.clusters}
+        for name, value in held.items():
+            if value is not None and len(value) != rows:
+                raise DataError(f"scores disagree: {len(value)} rows of {name} for {rows} of probabilities")
+        if self.votes is not None and self.votes.shape != self.probabilities.shape:
+            raise DataError(f"scores disagree: votes {self.votes.shape} for probabilities {self.probabilities.shape}")
+        object.__setattr__(self, "labels", self.labels.astype(np.int64))
+        object.__setattr__(self, "ids", self.ids.astype(str))
         missing = [field for field in PROTOCOL_FIELDS if field not in self.protocol]
         if missing:
             raise DataError(f"the protocol of these scores lacks {', '.join(missing)}")

@@ -17,6 +17,7 @@ from mien.lab.evaluation.eval_needed import needs_eval
 
 REPLICATES = 2000  # Monte-Carlo error of a 2.5 % quantile's level: sqrt(.025 * .975 / 2000) = 0.35 points
 LEVEL = 0.95
+ONE_CLUSTER = "one cluster, whose rows say nothing of others"  # how an interval that holds all values came about
 PROFILES = 5000  # above this many distinct clusters a multinomial over them costs more than drawing rows
 
 
@@ -120,12 +121,24 @@ def cluster_codes(clusters: np.ndarray) -> np.ndarray:
     return np.unique(codes, return_inverse=True)[1]
 
 
-def percentile_interval(value: float, draws: np.ndarray, *, level: float = LEVEL, how: str) -> Interval:
-    """The percentile bootstrap interval: the (1 - level) / 2 quantiles on both sides of the finite draws (B,)."""
+def percentile_interval(
+    value: float,
+    draws: np.ndarray,
+    *,
+    clusters: Sequence[str] | np.ndarray | None = None,
+    level: float = LEVEL,
+    how: str,
+) -> Interval:
+    """The percentile bootstrap interval: the (1 - level) / 2 quantiles on both sides of the finite draws (B,). Drawn by cluster it
+    is expanded (Hesterberg 2015, "What Teachers Should Know about the Bootstrap"), as that of few clusters is too narrow: the
+    level on each side is Phi(-sqrt(G / (G - 1)) t_{G-1})."""
     finite = draws[np.isfinite(draws)]
     if not len(finite):
         raise DataError("no bootstrap replicate gave a number: this metric needs more rows or more classes")
     tail = (1 - level) / 2
+    if clusters is not None:
+        count = cluster_count(clusters)
+        tail = NormalDist().cdf(-float(np.sqrt(count / (count - 1))) * quantile(level, clusters))
     low, high = np.quantile(finite, [tail, 1 - tail])
     return Interval(value, float(low), float(high), level, how)
 
@@ -134,10 +147,10 @@ def mean_interval(
     values: np.ndarray, *, clusters: Sequence[str] | np.ndarray | None = None, level: float = LEVEL
 ) -> Interval:
     """Normal interval of a mean of rows (N,): mean +- z sd / sqrt(N), by the central limit theorem; with clusters, sd
-    / sqrt(N) is sqrt(G / (G - 1) sum_g (sum_{i in g} (x_i - mean))^2) / N."""
+    / sqrt(N) is sqrt(G / (G - 1) sum_g (sum_{i in g} (x_i - mean))^2) / N, and z Student's t of G - 1 degrees of freedom."""
     mean = float(values.mean())
-    reach = _z(level) * standard_error(values, clusters)
-    return Interval(mean, mean - reach, mean + reach, level, "normal" if clusters is None else "normal, by cluster")
+    reach = quantile(level, clusters) * standard_error(values, clusters)
+    return Interval(mean, mean - reach, mean + reach, level, "normal" if clusters is None else "t, by cluster")
 
 
 def standard_error(values: np.ndarray, clusters: Sequence[str] | np.ndarray | None = None) -> float:
@@ -152,8 +165,11 @@ def share_interval(
 ) -> Interval:
     """Wilson's (1927) interval of a share of rows (N,), each 0 or 1, which holds its level for few rows and near 0 and 1, where
     the normal one does not. With clusters, N is divided by the design effect: the variance by cluster over that of as many
-    independent rows, at least 1."""
-    count, share, z = len(right), float(right.mean()), _z(level)
+    independent rows, at least 1, and z is Student's t of G - 1 degrees of freedom; of one cluster anything is possible."""
+    count, share = len(right), float(right.mean())
+    if clusters is not None and cluster_count(clusters) < 2:
+        return Interval(share, 0.0, 1.0, level, ONE_CLUSTER)
+    z = quantile(level, clusters)
     alone = share * (1 - share) / count
     effect = 1.0 if clusters is None or alone == 0 else max(1.0, standard_error(right, clusters) ** 2 / alone)
     n = count / effect
@@ -165,11 +181,20 @@ def share_interval(
 
 def shared(clusters: Sequence[str] | np.ndarray | None) -> bool:
     """Whether any two rows are of one cluster."""
-    return clusters is not None and int(cluster_codes(np.asarray(clusters)).max(initial=-1)) + 1 < len(clusters)
+    return clusters is not None and cluster_count(clusters) < len(clusters)
 
 
-def _z(level: float) -> float:
-    return NormalDist().inv_cdf((1 + level) / 2)
+def cluster_count(clusters: Sequence[str] | np.ndarray) -> int:
+    """G, the number of clusters that rows (N,) are of; a row with cluster "" is its own."""
+    return int(cluster_codes(np.asarray(clusters)).max(initial=-1)) + 1
+
+
+def quantile(level: float, clusters: Sequence[str] | np.ndarray | None) -> float:
+    """How many standard errors an interval reaches to either side: the normal's quantile, by cluster that of Student's t with one
+    degree of freedom fewer than clusters, of which there are two or more."""
+    if clusters is None:
+        return NormalDist().inv_cdf((1 + level) / 2)
+    return student_quantile((1 + level) / 2, cluster_count(clusters) - 1)
 
 
 def seed_summary(values: Sequence[float], *, level: float = LEVEL) -> SeedSummary:

@@ -93,7 +93,8 @@ class ModelCard:
 
     views: what one run of the graph looks at: "single", or e.g. "flip, mean of probabilities" (the picture and its mirror
     image; the temperatures are then fitted for the mean). weights: how the file stores them, float32, float16 or int8.
-    Cards written before there was a choice lack both: single and float32.
+    Cards written before there was a choice lack both: single and float32. window: side in px of the centre of the input that the
+    network sees, None for all of it.
     """
 
     heads: Mapping[str, Head]
@@ -107,6 +108,7 @@ class ModelCard:
     schema: int = SCHEMA
     views: str = "single"
     weights: str = "float32"
+    window: int | None = None
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -157,7 +159,7 @@ class ModelCard:
             input=InputSpec(**{**spec, "mean": tuple(spec["mean"]), "std": tuple(spec["std"])}),
             crop=CropSpec(template, float(data["crop"]["margin"])),
             **{key: data[key] for key in ("method", "seed", "commit", "licence", "schema")},
-            **{key: data[key] for key in ("views", "weights") if key in data},
+            **{key: data[key] for key in ("views", "weights", "window") if key in data},
         )
 
 

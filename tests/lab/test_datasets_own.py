@@ -125,3 +125,15 @@ def test_table_and_folder_hold_the_same_faces(tmp_path: Path) -> None:
         other = by_name[Path(sample.id).name]
         assert one.classes[sample.label] == two.classes[other.label]
         np.testing.assert_array_equal(sample.image, other.image)
+
+
+def test_votes_for_one_expression_in_two_columns_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    table = tmp_path / "faces.csv"
+    for columns, told in (
+        ("p_anger,p_angry", "columns p_anger, p_angry are votes for one expression"),
+        ("p_anger,p_anger", "more than one column is called p_anger"),
+    ):
+        table.write_text(f"path,label,{columns}\na.png,anger,8,0\n")
+        with pytest.raises(DataError, match=told):
+            datasets.load("csv", table, split="train")

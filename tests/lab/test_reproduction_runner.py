@@ -24,6 +24,7 @@ from mien.lab.reproduction_runner import (
     counted,
     introduction,
     page_name,
+    remember,
     reproduce,
     settings_for,
     source_of,
@@ -231,3 +232,24 @@ def test_what_was_asked_is_kept_beside_the_runs(tmp_path: Path) -> None:
     reproduction_runner.remember(tmp_path, Conduct(root=tmp_path, settings=("epochs=2",), threads=1))
     with pytest.raises(UsageError, match="report_on was None, now test"):
         reproduction_runner.remember(tmp_path, Conduct(settings=("epochs=2",), report_on="test"))
+
+
+def test_words_that_cannot_be_meant_leave_no_folder_behind(conduct: Conduct, tmp_path: Path) -> None:
+    for options, told in (
+        ({"select_on": "holdut"}, "--select-on holdut: expected one of holdout, valid"),
+        ({"report_on": "trian"}, "--report-on trian: expected one of train, valid, test"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            replace(conduct, **options)
+    misspelt = replace(conduct, settings=("msacr:lr=5",))
+    with pytest.raises(UsageError, match=r"--set msacr:lr=5: ad-corre has no variant 'msacr'; expected one of"):
+        reproduce("ad-corre", TABLE_10, tmp_path / "out", conduct=misspelt, say=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_takes_partial_data_later(conduct: Conduct, tmp_path: Path) -> None:
+    """What the page itself advises where counts are not the official ones."""
+    remember(tmp_path / "out", replace(conduct, allow_partial=False))
+    remember(tmp_path / "out", conduct)
+    with pytest.raises(UsageError, match="select_on was holdout, now valid"):
+        remember(tmp_path / "out", replace(conduct, select_on="valid"))

@@ -15,6 +15,7 @@ from typing import Any
 from mien.errors import DataError, UsageError
 from mien.lab import datasets, methods
 from mien.lab.datasets import FaceDataset
+from mien.lab.datasets.ferplus import JOINT
 from mien.lab.evaluation.evaluate import evaluate
 from mien.lab.evaluation.judge import clusters_of, hashes_of, open_model, with_clusters
 from mien.lab.evaluation.paper_table import Cell
@@ -61,6 +62,13 @@ class Conduct:
     teacher: Path | None = None
     threads: int | None = None
     allow_partial: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("select_on", ("holdout", "valid")), ("report_on", (None, "train", "valid", "test"))):
+            found = getattr(self, name)
+            if found not in allowed:
+                expected = ", ".join(word for word in allowed if word)
+                raise UsageError(f"--{name.replace('_', '-')} {found}: expected one of {expected}")
 
 
 @dataclass(frozen=True)
@@ -150,6 +158,16 @@ def settings_for(variant: str, settings: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def check_settings(method: Method, settings: Iterable[str]) -> None:
+    """Raises UsageError where a setting is for a variant that the method does not have."""
+    for setting in settings:
+        whose, colon, _ = setting.partition(":")
+        if colon and "=" not in whose and whose not in method.variants:
+            raise UsageError(
+                f"--set {setting}: {method.name} has no variant {whose!r}; expected one of {', '.join(method.variants)}"
+            )
+
+
 def source_of(job: Job, conduct: Conduct) -> Source:
     """Where the job's training rows come from, divided as its paper divided them. Raises UsageError where epochs would
     be chosen on the rows that are reported."""
@@ -177,7 +195,7 @@ def reported_rows(job: Job, conduct: Conduct, recipe: Recipe) -> FaceDataset:
     """The rows that the cell reports. FER+ is judged by the recipe's label rule, a joint one by the majority."""
     options = _division(job, conduct)
     rule = options.get("label_rule")
-    if job.dataset == "ferplus" and recipe.label_rule != "joint":
+    if job.dataset == "ferplus" and recipe.label_rule != JOINT:
         rule = rule or recipe.label_rule
     return datasets.load(
         job.dataset, conduct.root, split=options["split"], label_rule=rule, protocol=options.get("protocol"),
@@ -207,7 +225,6 @@ def remember(folder: Path, conduct: Conduct) -> None:
         "settings": list(conduct.settings),
         "select_on": conduct.select_on,
         "report_on": conduct.report_on,
-        "allow_partial": conduct.allow_partial,
     }
     path = folder / "asked.json"
     if path.is_file():
@@ -237,6 +254,7 @@ def reproduce(name: str, plan: Plan, out: Path, *, conduct: Conduct, say: Callab
     method = methods.load(name)
     if plan.preset not in method.recipes:
         raise UsageError(f"{name} has no preset {plan.preset!r}: expected one of {', '.join(method.recipes)}")
+    check_settings(method, conduct.settings)
     drawn_only = plan.figure is not None and plan.table is None and not _printed(method, plan)
     wanted = [] if drawn_only else jobs(method, plan)
     if plan.figure is not None:

@@ -76,14 +76,21 @@ def _read(file: Path) -> _Table:
         raise DataError(
             f"{file}: rows {some(ragged)} do not have the header's {len(header)} cells; quote cells with commas in them"
         )
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise DataError(f"{file}: more than one column is called {', '.join(twice)}; expected each once")
     columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
     names = [name.replace("\\", "/") for name in columns["path"]]
     voted = [name for name in header if name.startswith("p_")]
+    resolved = _resolved(file, "column", [name.removeprefix("p_") for name in voted])
+    same = [name for name, expression in zip(voted, resolved, strict=True) if resolved.count(expression) > 1]
+    if same:
+        raise DataError(f"{file}: columns {', '.join(same)} are votes for one expression; expected one column for each")
     return _Table(
         names,
         _resolved(file, "label", columns["label"]),
         _splits(file, columns["split"]) if "split" in header else None,
-        tuple(_resolved(file, "column", [name.removeprefix("p_") for name in voted])),
+        tuple(resolved),
         _numbers(file, [columns[name] for name in voted]) if voted else None,
     )
 

@@ -18,6 +18,8 @@ from mien.expressions import EXPRESSIONS, FERPLUS_COLUMNS, canonical
 from mien.lab.datasets import fer2013
 from mien.lab.datasets.dataset import FaceDataset, fingerprint
 
+JOINT = "joint"  # the label rule that learns from both label sets at once
+
 # Rows kept from fer2013new.csv: (train, valid, test); None where it was never counted (methods.md 4.6, peers.md 5c).
 COUNTS: dict[str, tuple[int | None, ...]] = {
     "majority": (25_060, 3_199, 3_153),
@@ -27,7 +29,7 @@ COUNTS: dict[str, tuple[int | None, ...]] = {
     "probability": (27_956, 3_199, 3_153),
     "crossentropy": (27_956, 3_199, 3_153),
     "multi_target": (27_671, 3_199, 3_153),
-    "joint": (28_709, 3_589, 3_589),
+    JOINT: (28_709, 3_589, 3_589),
 }
 DEFAULT_RULE = "majority"
 _TRAIN_ONLY = ("probability", "crossentropy", "multi_target")  # the release evaluates every mode on majority rows
@@ -81,7 +83,7 @@ def _ruled(
     rule: str, split: str, ballots: np.ndarray, named: np.ndarray, hard: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     """Positions kept, labels, distributions and a note, under `rule` as it applies to this split."""
-    if rule == "joint":
+    if rule == JOINT:
         usable, _, votes = _distribution(ballots)
         return np.arange(len(hard)), hard, votes * (named & usable)[:, None], "labels are FER-2013's, votes FER+'s"
     applied = "majority" if rule in _TRAIN_ONLY and split != "train" else rule

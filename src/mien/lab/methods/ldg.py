@@ -1,7 +1,7 @@
 """LDG: the label-distribution generator, ResFace's teacher. Train it, then hand it over:
 
-    mien train ldg --data rafdb --root DIR -o TEACHER
-    mien train resface --data rafdb --root DIR --teacher TEACHER -o RUN
+    mien train ldg --data rafdb --root DIR --select-on holdout -o TEACHER
+    mien train resface --data rafdb --root DIR --select-on holdout --teacher TEACHER -o RUN
 
 A ResNet-50 trained with hard labels on the student's training set and then frozen (ResFace, section 3.4; EfficientFace,
 Zhao, Liu and Zhou, AAAI 2021). Its pictures are the student's: same size, colour and normalisation.

@@ -13,6 +13,7 @@ import numpy as np
 
 from mien.errors import DataError, UsageError
 from mien.lab.datasets import FaceDataset
+from mien.lab.datasets.ferplus import JOINT
 from mien.lab.protocol import command_line, commit
 from mien.lab.training import runs
 from mien.lab.training.cross_fitted import CrossFitted, check_name
@@ -127,7 +128,7 @@ def _answers(model: TrainedRun, data: FaceDataset, rows: np.ndarray) -> dict[str
 def believed(found: CrossFitted, data: FaceDataset) -> tuple[str, np.ndarray]:
     """The head that answers the rows' labels (FER-2013's where both label sets were learnt), and (N,) the probability of each
     row's label."""
-    head = "fer2013" if found.facts["label_rule"] == "joint" else found.default_head
+    head = "fer2013" if found.facts["label_rule"] == JOINT else found.default_head
     place = np.array([found.classes[head].index(name) if name in found.classes[head] else -1 for name in data.classes])
     labels = place[data.labels]
     if (labels < 0).any():

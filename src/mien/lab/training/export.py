@@ -20,6 +20,7 @@ from mien.lab import datasets
 from mien.lab.batch import NetworkOutput
 from mien.lab.datasets import FaceDataset
 from mien.lab.datasets.fer2013 import TEMPLATE
+from mien.lab.datasets.ferplus import JOINT
 from mien.lab.evaluation.calibration import SMALLEST, apply_temperature, fit_temperature
 from mien.lab.evaluation.evaluate import Model, aligned_to, head_for, windows
 from mien.lab.methods.method import Recipe
@@ -44,11 +45,20 @@ class Exported(nn.Module):
     """
 
     def __init__(
-        self, networks: Sequence[Network], recipe: Recipe, temperatures: Mapping[str, float], default: str, form: Form
+        self,
+        networks: Sequence[Network],
+        recipe: Recipe,
+        temperatures: Mapping[str, float],
+        card: ModelCard,
+        form: Form,
     ) -> None:
         super().__init__()
         self.network, self.others = networks[0], nn.ModuleList(networks[1:])
-        self.recipe, self.default, self.average = recipe, default, form.average
+        self.recipe, self.average = recipe, form.average
+        self.heads, self.default = (
+            tuple(card.heads),
+            card.default_head,
+        )  # a network may have a head that nothing was learnt by
         self.looks = form.looks(len(networks))
         self.temperatures = dict(temperatures)
 
@@ -58,8 +68,9 @@ class Exported(nn.Module):
         for network, looks in zip((self.network, *self.others), self.looks, strict=True):
             seen = [images.flip(-1) if mirrored else images for mirrored in looks]
             output: NetworkOutput = network(centre_window(torch.cat(seen) if len(seen) > 1 else seen[0], self.recipe))
-            for name, values in {self.default: output.logits, **(output.heads or {})}.items():
-                logits.setdefault(name, []).append(_by_look(values, len(looks)))
+            answered = {**(output.heads or {}), self.default: output.logits}
+            for name in self.heads:
+                logits.setdefault(name, []).append(_by_look(answered[name], len(looks)))
             features.append(_by_look(output.features, len(looks)).mean(dim=0))
         return (*(self._mean(name, values) for name, values in logits.items()), torch.cat(features, dim=1))
 
@@ -94,7 +105,7 @@ class TrainedRun:
         card = build_card(self.facts, self.recipe, method.name, temperatures or {}, default)
         for folder, (_, _, recipe, facts) in zip(folders[1:], loaded[1:], strict=True):
             other = build_card(facts, recipe, method.name, temperatures or {}, default_head(facts))
-            if (other.heads, other.input) != (card.heads, card.input):
+            if (other.heads, other.input, other.window) != (card.heads, card.input, card.window):
                 raise UsageError(
                     f"{folder}: it was trained on other rows or labels, or sees other pictures, than {folders[0]}; networks "
                     "of one file share them"
@@ -102,7 +113,7 @@ class TrainedRun:
         self.form = form
         self.card = replace(card, views=form.told(len(folders)), weights=form.weights)
         networks = [network for network, *_ in loaded]
-        self.module = Exported(networks, self.recipe, temperatures or {}, default, form).eval()
+        self.module = Exported(networks, self.recipe, temperatures or {}, self.card, form).eval()
 
     @property
     def sha256(self) -> str:
@@ -126,7 +137,7 @@ def build_card(
     """The card of a run: everything the file must say of itself."""
     rule = facts["label_rule"]
     trained_on = f"{facts['data']['name']} train, {facts['rows']:,} rows, fingerprint {facts['data']['fingerprint']}"
-    joint = rule == "joint"
+    joint = rule == JOINT
     main_rule = "vote distribution of every row with two equal votes for an expression" if joint else rule
     heads = {
         default: Head("probabilities", tuple(facts["classes"]), main_rule, temperatures.get(default, 1.0), trained_on)
@@ -142,6 +153,7 @@ def build_card(
         seed=facts["seed"],
         commit=facts["commit"],
         licence="Apache-2.0",
+        window=recipe.size if recipe.resize else None,
     )
 
 

@@ -45,6 +45,9 @@ class Training(pl.LightningModule):
         self.network, self.loss = network, loss
         self.average = Average(network, recipe.ema) if recipe.ema else None
         self.redraw_labels = False
+        self.joint = (
+            False  # whether both label sets are learnt: only then a second head of the network's means anything
+        )
         self._tally: dict[str, list[Tensor]] = {}
         self._totals: dict[str, float] = {}
         self._last: tuple[NetworkOutput, Batch] | None = None
@@ -126,7 +129,7 @@ class Training(pl.LightningModule):
     def validation_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
         output = self.evaluated(self._normalised(centre_window(batch.images, self.recipe)))
         name = self.validation[dataloader_idx]
-        logits = head_logits(output, name)
+        logits = head_logits(output, name) if self.joint else output.logits
         self._tally.setdefault(name, []).append((logits.argmax(dim=1) == batch.labels).float())
 
     def on_validation_epoch_end(self) -> None:

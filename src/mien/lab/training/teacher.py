@@ -3,6 +3,7 @@ was trained on; or the answers that networks gave about rows which they had not 
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def load_teacher(path: Path, *, data: FaceDataset, spec: InputSpec) -> nn.Module
     network: nn.Module
     if path.suffix == ".onnx":
         graph = OnnxNetwork(path)
-        network, theirs, own = graph, graph.labels, graph.card.input
+        network, theirs, own = graph, graph.labels, graph.seen
     else:
         network, _, recipe, facts = runs.load_network(path)
         theirs, own = facts["classes"], runs.spec_of(recipe)
@@ -96,8 +97,13 @@ class OnnxNetwork(nn.Module):
         self._pool = ThreadPoolExecutor(self._threads)  # the rows are shared out, not each layer
         self.card = self._classifier.card
         self.labels = list(self.card.head().labels)
+        side = self.card.window or self.card.input.height
+        self.seen = replace(self.card.input, height=side, width=side)  # of its input, what it does not cut off
+        before, rest = divmod(self.card.input.height - side, 2)
+        self._margins = (before, before + rest) * 2
 
     def forward(self, images: Tensor) -> NetworkOutput:
+        images = F.pad(images, self._margins)
         rows = np.ascontiguousarray(images.cpu().numpy(), np.float32)
         found = joined(list(self._pool.map(self._classifier.run, np.array_split(rows, self._threads))))
         told = {name: _logs(torch.from_numpy(values)).to(images) for name, values in found.probabilities.items()}

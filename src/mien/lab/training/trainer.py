@@ -22,11 +22,12 @@ from mien.card import InputSpec
 from mien.errors import DataError, UsageError
 from mien.lab import datasets, ranks
 from mien.lab.datasets import FaceDataset
+from mien.lab.datasets.ferplus import JOINT
 from mien.lab.losses import Task
 from mien.lab.losses.taught import Taught
 from mien.lab.methods.method import Recipe
 from mien.lab.networks.counts import count
-from mien.lab.networks.network import check_size
+from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.pretrained import load_pretrained
 from mien.lab.protocol import command_line, commit, file_sha256, versions
 from mien.lab.training import distributed, launch, runs
@@ -195,18 +196,32 @@ def load_all(source: Source, recipe: Recipe) -> tuple[FaceDataset, dict[str, Fac
         raise UsageError(f"select on {source.select_on!r}: expected valid or holdout")
     rule = source.label_rule or (recipe.label_rule if source.name == "ferplus" else None)
     data = source.load("train", label_rule=rule)
-    names = {"fer2013": None, "ferplus": "majority"} if rule == "joint" else {source.name: rule}
-    split = "valid" if source.select_on == "valid" else "train"
-    sets = {name: source.load(split, name=name, label_rule=label_rule) for name, label_rule in names.items()}
+    names = {"fer2013": None, "ferplus": "majority"} if rule == JOINT else {source.name: rule}
     if source.select_on == "valid":
-        return data, sets
+        return data, {name: _validation(source, name, label_rule) for name, label_rule in names.items()}
+    sets = {name: source.load("train", name=name, label_rule=label_rule) for name, label_rule in names.items()}
     held = set(holdout_ids(data))
+    if not held:
+        raise DataError(
+            f"{data.name} train: {len(data)} rows are too few to hold a tenth of them out; give more pictures, or a split valid"
+        )
     kept = np.array([i for i, row in enumerate(data.ids) if row not in held])
     chosen = {
         n: s.subset(np.array([i for i, row in enumerate(s.ids) if row in held]), split="holdout")
         for n, s in sets.items()
     }
     return data.subset(kept), chosen
+
+
+def _validation(source: Source, name: str, label_rule: str | None) -> FaceDataset:
+    try:
+        return source.load("valid", name=name, label_rule=label_rule)
+    except DataError as error:
+        if "has no split 'valid'" not in str(error):
+            raise
+        raise DataError(
+            f"{name} has no rows to choose the epoch on: pass --select-on holdout, which holds a fixed tenth of train out"
+        ) from None
 
 
 def _facts(choice: Choice, source: Source, recipe: Recipe, data: FaceDataset, seed: int) -> dict[str, Any]:
@@ -253,8 +268,9 @@ def _origins(pretrained: Path | None, teacher: Path | None) -> dict[str, Any]:
 
 
 def _left_out(checkpoint: Path) -> dict[str, str]:
-    """The part of the training rows that a run's checkpoint has not learnt from either, where it left one out."""
-    if not (checkpoint.parent / "run.json").is_file():
+    """The part of the training rows that a run's checkpoint has not learnt from either, where it left one out. Of another file
+    nothing is known, wherever it lies."""
+    if checkpoint.suffix != ".ckpt" or not (checkpoint.parent / "run.json").is_file():
         return {}
     data = runs.read(checkpoint.parent)["data"]
     return {"left_out": data["left_out"]} if "left_out" in data else {}
@@ -327,6 +343,7 @@ def _build(
     for _, side in recipe.sizes:
         check_size(type(recipe.network).__name__, side, recipe.network.minimum_size)
     network = recipe.network.build(shape)
+    _refuse_what_does_not_fit(network, recipe, shape, joint=data.label_rule == JOINT)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = Task(data.class_counts, network.feature_dim, teacher=teacher, has_votes=data.votes is not None)
     loss = recipe.loss.build(task)
@@ -339,7 +356,7 @@ def _build(
     module = Training(
         recipe, network, loss, spec=runs.spec_of(recipe), seed=seed, steps=steps, validation=tuple(validation)
     )
-    module.redraw_labels = data.label_rule == "probability"
+    module.redraw_labels, module.joint = data.label_rule == "probability", data.label_rule == JOINT
     counts = count(network, shape)
     facts = {
         **run,
@@ -355,6 +372,27 @@ def _build(
         },
     }
     return module, facts
+
+
+def _refuse_what_does_not_fit(network: Network, recipe: Recipe, shape: Shape, *, joint: bool) -> None:
+    """Ask the network about an empty picture of every side that it will see. Raises UsageError where it cannot answer, or lacks
+    the head that both label sets need."""
+    name = type(recipe.network).__name__
+    for side in {recipe.size, *(side for _, side in recipe.sizes)}:
+        try:
+            with torch.no_grad():
+                output = network.eval()(torch.zeros(2, shape.channels, side, side))
+        except RuntimeError as error:  # a head over flattened maps has weights for one size
+            reason = str(error).splitlines()[0]
+            raise UsageError(
+                f"the network {name} of size={recipe.size} cannot see pictures of {side} px ({reason}): --set 'sizes=()'"
+            ) from None
+    network.train()
+    if joint and "fer2013" not in (output.heads or {}):
+        raise UsageError(
+            f"label rule {JOINT}: the network {name} has no second head for FER-2013's labels; choose --network mien-small, or "
+            "another --label-rule, as majority"
+        )
 
 
 def _lightning(

@@ -223,7 +223,7 @@ def claim_rows(claim: dict[str, Any], metric: str) -> list[str]:
     base = claim["baseline"]
     lines = [
         f"| {METRICS[metric]} | printed, % | here, % (each seed) | difference from {base}: printed | here, points "
-        "| would have been seen | p (Holm) | beyond noise |",
+        "| would have been seen alone | p (Holm) | beyond noise |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in claim["rows"].items():

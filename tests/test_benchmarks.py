@@ -271,3 +271,30 @@ def test_networks_answer_together_with_their_mean(tiny_model: Path) -> None:
     assert together.mean([found, other])["single"]["ferplus"] == pytest.approx(
         (found["single"]["ferplus"] + 1 / 8) / 2, abs=1e-6
     )
+
+
+def test_candidates_are_scored_at_temperatures_of_the_other_half() -> None:
+    """How sharp a file's answers are makes no difference, and a row's loss is by hand at the other half's temperature."""
+    candidates = script("candidates")
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(600, 7)) + 2 * np.eye(7)[labels := random.integers(0, 7, 600)]
+    plain, target = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), np.eye(7)[labels]
+    sharp = plain**2 / (plain**2).sum(axis=1, keepdims=True)
+    losses = [candidates.cross_fitted_loss(target, answers) for answers in (plain, sharp)]
+    assert losses[0].mean() == pytest.approx(losses[1].mean(), abs=1e-4)
+    temperature = candidates.best_temperature(target[::2], plain[::2])
+    scaled = logits[1] / temperature
+    assert losses[0][1] == pytest.approx(np.log(np.exp(scaled).sum()) - scaled[labels[1]])
+    flipped = plain.copy()
+    flipped[0], flipped[2] = 1 / 7, 1 / 7
+    assert candidates.cross_fitted_loss(target, flipped)[2] == pytest.approx(np.log(7))
+
+
+def test_candidates_differ_by_their_rows() -> None:
+    candidates = script("candidates")
+    first = {"fer2013": {"accuracy": np.array([1.0, 0.0, 1.0]), "loss": np.array([0.1, 0.2, 0.3])}}
+    own = {"fer2013": {"accuracy": np.array([1.0, 1.0, 1.0]), "loss": np.array([0.0, 0.2, 0.1])}}
+    found = candidates.compared(own, first)["fer2013"]
+    assert (found["accuracy"]["value"], found["accuracy"]["difference"]) == (1.0, pytest.approx(1 / 3))
+    assert found["loss"]["difference"] == pytest.approx(-0.1)
+    assert found["loss"]["standard_error"] == pytest.approx(0.1 / 3**0.5)

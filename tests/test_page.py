@@ -141,15 +141,26 @@ def test_a_picture_with_its_boxes_bars_and_words(page: Any, address: str, portra
     assert find(page, "figure canvas").get_attribute("aria-label") == f"hopper.png: 1 face: {summary}"
 
 
-def test_a_turned_photograph_is_framed_upright(page: Any, address: str, hopper: np.ndarray, tmp_path: Path) -> None:
-    path = tmp_path / "turned.jpg"
+@pytest.mark.parametrize(
+    ("format", "orientation", "stored"),
+    [
+        ("JPEG", 6, Image.Transpose.ROTATE_90), ("WEBP", 6, Image.Transpose.ROTATE_90),
+        ("WEBP", 3, Image.Transpose.ROTATE_180), ("WEBP", 5, Image.Transpose.TRANSPOSE),
+        ("WEBP", 8, Image.Transpose.ROTATE_270), ("WEBP", 2, Image.Transpose.FLIP_LEFT_RIGHT),
+    ],
+)  # fmt: skip
+def test_a_turned_photograph_is_framed_upright(
+    page: Any, address: str, hopper: np.ndarray, tmp_path: Path, format: str, orientation: int, stored: Image.Transpose
+) -> None:
+    path = tmp_path / f"turned.{format.lower()}"
     exif = Image.Exif()
-    exif[0x0112] = 6
-    path.write_bytes(encode(Image.fromarray(hopper).rotate(90, expand=True), "JPEG", exif=exif, quality=95))
+    exif[0x0112] = orientation
+    path.write_bytes(encode(Image.fromarray(hopper).transpose(stored), format, exif=exif, quality=95))
     upload(page, path)
     pixels = canvas_pixels(page)
     assert pixels.shape == hopper.shape
     assert_framed(pixels, read_by_api(address, path)[0])
+    assert np.abs(pixels[:60].astype(int) - hopper[:60]).mean() < 6  # above the face nothing is drawn
 
 
 def test_the_csv_is_faces_csv(page: Any, address: str, portrait: Path, tmp_path: Path) -> None:

@@ -66,12 +66,61 @@ export async function decode(file, most) {
   } catch {
     return null;
   }
-  const scale = Math.min(1, Math.sqrt(most / (bitmap.width * bitmap.height)));
-  const canvas = newCanvas(Math.floor(bitmap.width * scale) || 1, Math.floor(bitmap.height * scale) || 1);
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  const size = { canvas, width: bitmap.width, height: bitmap.height };
+  const turn = await missingTurn(file, bitmap);
+  const [width, height] = turn > 4 ? [bitmap.height, bitmap.width] : [bitmap.width, bitmap.height];
+  const scale = Math.min(1, Math.sqrt(most / (width * height)));
+  const canvas = newCanvas(Math.floor(width * scale) || 1, Math.floor(height * scale) || 1);
+  const context = canvas.getContext("2d");
+  context.scale(canvas.width / width, canvas.height / height);
+  context.transform(...TURNS[turn](bitmap.width, bitmap.height));
+  context.drawImage(bitmap, 0, 0);
   bitmap.close();
-  return size;
+  return { canvas, width, height };
+}
+
+const TURNS = { // EXIF orientation -> what puts a picture of w x h px upright (EXIF 2.32, table of tag 274)
+  1: () => [1, 0, 0, 1, 0, 0],
+  2: (w) => [-1, 0, 0, 1, w, 0],
+  3: (w, h) => [-1, 0, 0, -1, w, h],
+  4: (w, h) => [1, 0, 0, -1, 0, h],
+  5: () => [0, 1, 1, 0, 0, 0],
+  6: (w, h) => [0, 1, -1, 0, h, 0],
+  7: (w, h) => [0, -1, -1, 0, h, w],
+  8: (w) => [0, -1, 1, 0, 0, w],
+};
+
+/** The EXIF orientation that the browser has left undone: Chromium turns every picture but a WebP, and mien turns that, too. */
+async function missingTurn(file, bitmap) {
+  const head = new DataView(await file.slice(0, 30).arrayBuffer());
+  try {
+    if (text(head, 0) !== "RIFF" || text(head, 8) !== "WEBP" || text(head, 12) !== "VP8X") return 1;
+    const asStored = 1 + (head.getUint32(24, true) & 0xffffff) === bitmap.width;
+    const turn = orientation(new DataView(await file.arrayBuffer()));
+    return turn in TURNS && (asStored || turn <= 4) ? turn : 1;
+  } catch (error) {
+    if (error instanceof RangeError) return 1; // the file ends before it says
+    throw error;
+  }
+}
+
+/** What a WebP's EXIF chunk says, 1 where there is none. */
+function orientation(view) {
+  let at = 12;
+  while (text(view, at) !== "EXIF") {
+    const size = view.getUint32(at + 4, true);
+    at += 8 + size + (size % 2);
+  }
+  const start = text(view, at + 8) === "Exif" ? at + 14 : at + 8;
+  const little = view.getUint16(start) === 0x4949;
+  const first = start + view.getUint32(start + 4, little);
+  for (let entry = first + 2; entry < first + 2 + 12 * view.getUint16(first, little); entry += 12) {
+    if (view.getUint16(entry, little) === 0x0112) return view.getUint16(entry + 8, little);
+  }
+  return 1;
+}
+
+function text(view, at) {
+  return String.fromCharCode(...[0, 1, 2, 3].map((place) => view.getUint8(at + place)));
 }
 
 export function newCanvas(width, height) {

@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
 
     app.command("train")(train)
     app.command("export")(export)
+    app.command("average")(average)
     app.command("cross-fit")(cross_fit)
     app.command("evaluate")(evaluate)
     app.command("compare")(compare)
@@ -144,6 +145,18 @@ def export(
     typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     for line in exporting.described(path):
         typer.echo(line)
+
+
+def average(
+    chosen: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Runs that grew from one: by --pretrained, say.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="RUN", help="The run folder to write.")],
+) -> None:
+    """Write the mean of several runs' weights as one run, which answers for the price of one network (a model soup)."""
+    with needs_torch():
+        from mien.lab.training import soup
+    typer.echo(str(soup.average(chosen, out)))
 
 
 def cross_fit(

@@ -222,7 +222,9 @@ def html(
     notes = [*(f"Accepted although {mismatch}." for mismatch in found["mismatches"]), found["leaks"]["sentence"]]
     costs = {"Cost": (("quantity", "value"), [(name, f"{value:,}") for name, value in sorted(found["model"].items())])}
     facts = None if run is None else json.loads((run / "run.json").read_text(encoding="utf-8"))
-    curves = [] if run is None else _curves(run / "metrics.csv")
+    curves = (
+        [] if run is None or not (run / "metrics.csv").is_file() else _curves(run / "metrics.csv")
+    )  # a soup has none
     return report.report(
         scores, run=facts, extra=[*curves, *faces], notes=notes, clusters=clusters, tables={**tables, **costs}
     )

@@ -101,9 +101,14 @@ def load_network(folder: Path, checkpoint: str = "best.ckpt") -> tuple[Network, 
         )
     advice = "copy it again from where the run was trained, or train the run again with another -o"
     state = read_checkpoint(path, advice=advice)["state_dict"]
-    prefix = "average.network." if recipe.ema else "network."
+    prefix = prefix_of(recipe)
     network.load_state_dict({key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)})
     return network.eval(), method, recipe, facts
+
+
+def prefix_of(recipe: Recipe) -> str:
+    """What a checkpoint calls the network that answers: the averaged one where the recipe averages."""
+    return "average.network." if recipe.ema else "network."
 
 
 def read_checkpoint(path: Path, *, advice: str) -> dict[str, Any]:

@@ -1,0 +1,83 @@
+"""The mean of several runs' weights as a run of its own: a uniform model soup (Wortsman et al., "Model soups", ICML 2022,
+arXiv:2203.05482). It answers for the price of one network.
+
+The runs must have grown from one: between networks of different random starts lies a ridge, and their mean answers nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mien.errors import UsageError
+from mien.lab.protocol import command_line, commit, file_sha256
+from mien.lab.training import runs
+
+BEST = "best.ckpt"
+SHARED = ("classes", "label_rule", "data", "rows")  # facts that runs of one mean have in common
+OWN = ("pretrained", "teacher", "seed")  # of single runs: of the mean they would be untrue
+
+
+def average(folders: Sequence[Path], out: Path) -> Path:
+    """Write the mean of the runs' best weights into the run folder `out`, which every command takes as it takes a trained run,
+    except that it cannot be resumed.
+
+    Raises UsageError for fewer than two runs, for runs of other networks, labels or rows, and where `out` holds something.
+    """
+    if len(folders) < 2:
+        raise UsageError(f"{len(folders)} run: the mean is of two or more")
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty: choose another -o")
+    loaded = [runs.load_network(folder, BEST) for folder in folders]
+    first, _, recipe, facts = loaded[0]
+    states = [network.state_dict() for network, *_ in loaded]
+    for folder, state, (_, _, other, told) in zip(folders, states, loaded, strict=True):
+        _check_alike(
+            folder,
+            (state, told, runs.spec_of(other, other.resize)),
+            (states[0], facts, runs.spec_of(recipe, recipe.resize)),
+        )
+    first.load_state_dict({name: _mean([state[name] for state in states]) for name in states[0]})
+    out.mkdir(parents=True, exist_ok=True)
+    prefix = runs.prefix_of(recipe)
+    torch.save({"state_dict": {prefix + name: value for name, value in first.state_dict().items()}}, out / BEST)
+    np.save(out / "crops.npy", runs.kept_crops(folders[0]))
+    runs.write(out, _facts_of_the_mean(facts, folders))
+    return out
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    """Of a weight; of a counter (of batches that a norm has seen) the first."""
+    if not values[0].is_floating_point():
+        return values[0]
+    return torch.stack([value.double() for value in values]).mean(dim=0).to(values[0].dtype)
+
+
+def _check_alike(folder: Path, own: tuple[Any, ...], first: tuple[Any, ...]) -> None:
+    (state, facts, spec), (wanted, known, seen) = own, first
+    differing = [name for name in SHARED if facts[name] != known[name]]
+    if {name: value.shape for name, value in state.items()} != {name: value.shape for name, value in wanted.items()}:
+        differing.append("network")
+    if spec != seen:
+        differing.append("input")
+    if differing:
+        raise UsageError(
+            f"{folder}: {', '.join(differing)} differ from the first run's; the mean is of networks of one shape, trained on the "
+            "same rows and labels"
+        )
+
+
+def _facts_of_the_mean(facts: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
+    kept = {name: value for name, value in facts.items() if name not in OWN}
+    return {
+        **kept,
+        "seed": 0,
+        "command": command_line(),
+        "commit": commit(),
+        "started": runs.started(),
+        "averaged": [{"run": folder.name, "sha256": file_sha256(folder / BEST)} for folder in folders],
+        "selection_rule": f"the mean of the weights of {len(folders)} runs, of each the {facts['selection_rule']}",
+    }

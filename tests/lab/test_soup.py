@@ -1,0 +1,136 @@
+"""The mean of several runs' weights: what it is, that every command takes it as a run, and what has no mean."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_fer
+import torch
+
+from mien import cli
+from mien.classifier import Classifier
+from mien.errors import UsageError
+from mien.lab import datasets
+from mien.lab.training import runs, soup
+from mien.lab.training.export import TrainedRun
+from mien.lab.training.recipes import Choice
+from mien.lab.training.trainer import Source, train
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = ("network.widths=(4,8,8,8)", "epochs=1", "batch=16", "sizes=()")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two runs that go on from the same one, and one from another random start with other widths."""
+    folder = tmp_path_factory.mktemp("soup")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIEN_CACHE", str(folder / "cache"))
+        root = small_fer.write(folder / "data")
+
+        def trained(name: str, *settings: str, seed: int = 0, pretrained: Path | None = None) -> Path:
+            choice = Choice("mien-small", settings=(*SETTINGS, *settings))
+            source = Source("ferplus", root, allow_partial=True)
+            options = {"seed": seed, "pretrained": pretrained, "threads": 1, "say": lambda line: None}
+            return train(choice, source, folder / name, **options)
+
+        start = trained("start") / "best.ckpt"
+        first, second = (trained(name, seed=seed, pretrained=start) for name, seed in (("first", 1), ("second", 2)))
+        other = trained("other", "network.widths=(4,8,8,16)")
+        soup.average([first, second], folder / "mean")
+    return {
+        "root": root,
+        "first": first,
+        "second": second,
+        "other": other,
+        "mean": folder / "mean",
+        "cache": folder / "cache",
+    }
+
+
+def test_every_weight_is_the_mean(world: dict[str, Path]) -> None:
+    first, second, mean = (runs.load_network(world[name])[0].state_dict() for name in ("first", "second", "mean"))
+    assert set(mean) == set(first)
+    for name, value in mean.items():
+        expected = (first[name] + second[name]) / 2 if value.is_floating_point() else first[name]
+        assert torch.allclose(value, expected, atol=1e-6), name
+    assert any(not torch.equal(first[name], second[name]) for name in mean)
+
+
+def test_it_says_what_it_is_the_mean_of(world: dict[str, Path]) -> None:
+    facts = json.loads((world["mean"] / "run.json").read_text())
+    assert [one["run"] for one in facts["averaged"]] == ["first", "second"] and len(
+        facts["averaged"][0]["sha256"]
+    ) == 64
+    assert facts["selection_rule"].startswith("the mean of the weights of 2 runs, of each the epoch with the highest")
+    assert not {"pretrained", "teacher"} & set(facts)
+
+
+def test_it_is_evaluated_exported_and_gone_on_from_as_a_run(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MIEN_CACHE", str(world["cache"]))
+    data = ("--data", "ferplus", "--root", str(world["root"]), "--allow-partial")
+    settings = tuple(word for setting in SETTINGS for word in ("--set", setting))
+    for command in (
+        ("average", str(world["first"]), str(world["second"]), "-o", str(tmp_path / "mean")),
+        (
+            "evaluate",
+            str(tmp_path / "mean"),
+            *data,
+            "-o",
+            str(tmp_path / "scores"),
+            "--report",
+            str(tmp_path / "page.html"),
+        ),
+        ("export", str(tmp_path / "mean"), "-o", str(tmp_path / "mean.onnx")),
+        (
+            "train",
+            "mien-small",
+            *data,
+            *settings,
+            "-o",
+            str(tmp_path / "on"),
+            "--pretrained",
+            str(tmp_path / "mean" / "best.ckpt"),
+        ),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(command))
+        assert not ended.value.code, capsys.readouterr().err
+    rows = datasets.load("ferplus", world["root"], split="valid", allow_partial=True)
+    run = TrainedRun(world["mean"])
+    batch = run.card.input.prepare([rows.read(i) for i in range(4)])
+    file = Classifier(tmp_path / "mean.onnx").run(batch).probabilities["ferplus"]
+    assert file == pytest.approx(run.run(batch).probabilities["ferplus"], abs=1e-4)
+    assert np.ptp(file) > 0
+
+
+def test_what_has_no_mean(world: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="1 run: the mean is of two or more"):
+        soup.average([world["first"]], tmp_path / "a")
+    with pytest.raises(UsageError, match=r"other: network differ from the first run's"):
+        soup.average([world["first"], world["other"]], tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(UsageError, match="is not empty"):
+        soup.average([world["first"], world["second"]], world["other"])
+
+
+def test_it_is_not_resumed(world: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIEN_CACHE", str(world["cache"]))
+    before = (world["mean"] / "best.ckpt").read_bytes()
+    source = Source("ferplus", world["root"], allow_partial=True)
+    for seed in (0, 1):
+        with pytest.raises(UsageError, match="holds another run"):
+            train(
+                Choice("mien-small", settings=SETTINGS),
+                source,
+                world["mean"],
+                seed=seed,
+                resume=True,
+                threads=1,
+                say=lambda line: None,
+            )
+    assert (world["mean"] / "best.ckpt").read_bytes() == before

@@ -130,9 +130,7 @@ def record(run: Path, folder: Path) -> None:
 def release(folders: list[Path], root: Path, folder: Path, places: Places) -> Path:
     """Export into `folder`, measure all forms, ship the chosen one. Returns the chosen file."""
     for run in folders:
-        epochs = runs.read(run)["recipe"]["epochs"]
-        done = len((run / "metrics.csv").read_text(encoding="utf-8").splitlines()) - 1
-        print(f"{run.name}: {done} of {epochs} epochs", flush=True)
+        print(f"{run.name}: {progress(run)}", flush=True)
     networks = export_all(folders, root, folder)
     (places.results / "networks.json").write_text(
         json.dumps(networks, indent=1, sort_keys=True) + "\n", encoding="utf-8"
@@ -147,6 +145,15 @@ def release(folders: list[Path], root: Path, folder: Path, places: Places) -> Pa
         for run in folders:
             record(run, places.records / run.name)
     return chosen
+
+
+def progress(run: Path) -> str:
+    """How far the run was trained, or what it is the mean of."""
+    facts = runs.read(run)
+    if "averaged" in facts:
+        return f"the mean of {', '.join(one['run'] for one in facts['averaged'])}"
+    done = len((run / "metrics.csv").read_text(encoding="utf-8").splitlines()) - 1
+    return f"{done} of {facts['recipe']['epochs']} epochs"
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ def paths(data: dict, prefix: str = "") -> list[str]:
     return found
 
 
-OPTIONAL = ("views", "weights")  # absent in cards of before there was a choice
+OPTIONAL = ("views", "weights", "window")  # absent in cards of before there was a choice
 FIELDS = [*(path for path in paths(asdict(card())) if path not in OPTIONAL)]
 FIELDS += [f"heads.ferplus.{name}" for name in asdict(card().head())]
 

@@ -302,11 +302,11 @@ def test_a_module_in_the_current_folder_is_not_run(
 
 def test_each_video_has_a_folder_of_its_own(tmp_path: Path) -> None:
     videos = [Path("col") / name for name in ("a.mp4", "a.mov", "a-2.mp4", "A.mkv", "b.mp4")]
-    folders = job_cli._folders(videos, tmp_path)
+    folders = job_cli._folders(videos, tmp_path, format="csv")
     assert [folder.name for folder in folders if folder] == ["a", "a-2", "a-2-2", "A-3", "b"]
     assert all(folder and folder.is_dir() for folder in folders)
-    assert job_cli._folders(videos[:1], tmp_path) == [tmp_path]
-    dotted = job_cli._folders([Path("...mp4"), Path("b.mp4")], tmp_path / "dots")
+    assert job_cli._folders(videos[:1], tmp_path, format="csv") == [tmp_path]
+    dotted = job_cli._folders([Path("...mp4"), Path("b.mp4")], tmp_path / "dots", format="csv")
     assert [folder.resolve().parent for folder in dotted if folder] == [(tmp_path / "dots").resolve()] * 2
 
 

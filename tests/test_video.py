@@ -427,7 +427,7 @@ def test_a_video_is_not_replaced_by_what_is_read_of_another(run, clip: Path, tmp
     other = out / clip.stem / "annotated.mp4"
     other.write_bytes(clip.read_bytes())
     status, _, errors = run("read", clip, other, "-o", out, "--every", 5)
-    assert status == 2 and f"{other} would be replaced" in errors
+    assert status == 2 and f"{other} is there already" in errors
     assert other.read_bytes() == clip.read_bytes() and list(out.iterdir()) == [other.parent]
 
 

@@ -117,7 +117,8 @@ def test_splits_too_large_to_hash_are_left_alone_and_said_so(
     monkeypatch.setattr(leaks, "HASHED_ROWS", 41)  # under the 42 that are judged, too
     found = judge.judge(tiny_model, datasets.load("fer2013", root, split="valid", allow_partial=True), tmp_path / "out")
     assert (found["clusters"], found["leaks"]["checked"]) == ("none", False)
-    assert found["intervals"]["accuracy"]["how"].startswith("bootstrap by class")
+    assert found["intervals"]["macro_f1"]["how"].startswith("bootstrap by class")
+    assert found["intervals"]["accuracy"]["how"] == "Wilson"
 
 
 @pytest.mark.slow
@@ -127,7 +128,8 @@ def test_subjects_are_drawn_together_and_groups_are_reported(
     page = tmp_path / "pages" / "report.html"
     found = evaluate("--report", str(page), data="synthetic")
     assert found["clusters"] == "subject"
-    assert found["intervals"]["accuracy"]["how"].startswith("bootstrap by cluster")
+    assert found["intervals"]["macro_f1"]["how"].startswith("bootstrap by cluster")
+    assert found["intervals"]["accuracy"]["how"] == "Wilson, by cluster"
     text = page.read_text(encoding="utf-8")
     for expected in ("By pose", "gap: ", found["leaks"]["sentence"], "ms_per_face", "Confusion matrix", "drawn"):
         assert expected in text

@@ -325,6 +325,26 @@ def together_table() -> str:
     return "\n".join([*lines, "", f"PublicTest, measured {found['date']}."])
 
 
+def candidate_table() -> str:
+    """Files against the first one: proper scores and accuracies, each with its difference and that one's standard error."""
+    found = result("candidates")
+    lines = [
+        "| file | ms | MB | FER-2013: loss | accuracy, % | FER+: loss | accuracy, % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in found["candidates"]:
+        cells = [f"{row['ms_median']:.1f}", f"{row['bytes'] / 1e6:.1f}"]
+        for name in NAMES:
+            for measure, scale, digits in (("loss", 1, 4), ("accuracy", 100, 1)):
+                told = {key: scale * value for key, value in row[name][measure].items()}
+                shown = f"{told['value']:.{digits}f}"
+                if row is not found["candidates"][0]:
+                    shown += f" ({told['difference']:+.{digits}f} ± {told['standard_error']:.{digits}f})"
+                cells.append(shown)
+        lines.append(f"| {row['file']} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"PublicTest, int8, measured {found['date']}."])
+
+
 def doubted_table() -> str:
     """Labels by how much an out-of-fold answer believes them, and what FER+'s voters say."""
     found = result("doubted")
@@ -534,6 +554,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "older-processor": older_processor_sentence,
     "together": together_table,
     "doubted": doubted_table,
+    "candidates": candidate_table,
     "recall": recall_table,
     "file": file_table,
     "speed": speed_table,

@@ -470,6 +470,19 @@ def test_what_an_earlier_video_left_is_removed(run, clip: Path, tmp_path: Path) 
     assert elsewhere.read_text() == "not in the folder" and not (out / "annotated.mp4").is_symlink()
 
 
+@pytest.mark.parametrize("format", tables.FORMATS)
+def test_of_earlier_tables_only_a_videos_goes(run, clip: Path, tmp_path: Path, portrait: Actor, format: str) -> None:
+    """A second video in another format removes the first one's table, but not one of pictures."""
+    other = "csv" if format != "csv" else "jsonl"
+    out = tmp_path / "out"
+    Image.fromarray(films.screen([portrait], 0, SIZE)).save(tmp_path / "a.png")
+    run("read", tmp_path / "a.png", "-o", out, "--format", format)
+    assert run("read", clip, "-o", out, "--every", 5, "--no-annotate", "--format", other)[0] == 0
+    assert tables.place(format, out).exists() and tables.place(other, out).exists()
+    run("read", clip, "-o", out, "--every", 5, "--no-annotate", "--format", format)
+    assert tables.place(format, out).exists() and not tables.place(other, out).exists()
+
+
 @pytest.mark.parametrize("name", ["faces.csv", "tracks.csv"])
 def test_a_table_that_mien_did_not_write_is_not_replaced(run, clip: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"

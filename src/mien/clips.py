@@ -170,7 +170,7 @@ def _ours(out: Path) -> list[Path]:
 
 
 def _earlier(out: Path) -> list[Path]:
-    """What lies in `out` under a name that a video's files have, tables of frames aside."""
+    """What lies in `out` under a name that a video's files have, tables of faces aside."""
     named = [*(out / name for name in WRITTEN), *out.glob("timeline-*.png")]
     return [file for file in named if os.path.lexists(file) and (file.name in WRITTEN or TIMELINE.fullmatch(file.name))]
 
@@ -180,7 +180,7 @@ def _outputs(
 ) -> tuple[list[Callable[[Frame, FrameReading], None]], list[str]]:
     """What to call with each frame and its reading: the table's sink, and the annotated video; and what that lacks of
     the video. The stack closes them."""
-    for file in (*_earlier(out), *_ours(out)):
+    for file in (*_earlier(out), *filter(tables.holds_frames, _ours(out))):
         shutil.rmtree(file) if file.is_dir() else file.unlink()
     sink = tables.open_sink(format, out, columns=tables.FRAME_COLUMNS)
     stack.callback(sink.close)

@@ -142,6 +142,16 @@ def is_foreign(path: Path) -> bool:
     return bool(start) and not start.startswith(_HEADS if path.suffix == ".csv" else (b'{"source": ',))
 
 
+def holds_frames(path: Path) -> bool:
+    """Whether mien's table at `path` is of a video's frames."""
+    if path.suffix == ".parquet":
+        part = next(iter(sorted(path.glob("part-*.parquet"))), None)
+        return part is not None and "frame" in _pyarrow()[1].read_schema(part).names
+    with path.open("rb") as file:
+        start = file.readline()
+    return start.startswith(_HEADS[1]) if path.suffix == ".csv" else b'"frame": ' in start
+
+
 def refuse_foreign(path: Path) -> None:
     """Raises UsageError where writing a table at `path` would destroy what mien did not write."""
     if is_foreign(path):

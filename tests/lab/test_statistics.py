@@ -158,6 +158,7 @@ def test_the_interval_of_a_share_is_wilsons() -> None:
         pytest.approx(alone.low, abs=3e-3),
         pytest.approx(alone.high, abs=3e-3),
     )  # t_99 for z
+    assert share_interval(once, [""] * 100) == alone == share_interval(once, [f"s{row}" for row in range(100)])
     assert not shared(None) and not shared(["", ""]) and not shared(["a", "b", ""]) and shared(["a", "", "a"])
 
 

@@ -167,6 +167,7 @@ def share_interval(
     the normal one does not. With clusters, N is divided by the design effect: the variance by cluster over that of as many
     independent rows, at least 1, and z is Student's t of G - 1 degrees of freedom; of one cluster anything is possible."""
     count, share = len(right), float(right.mean())
+    clusters = clusters if shared(clusters) else None
     if clusters is not None and cluster_count(clusters) < 2:
         return Interval(share, 0.0, 1.0, level, ONE_CLUSTER)
     z = quantile(level, clusters)

@@ -55,10 +55,8 @@ class Exported(nn.Module):
         super().__init__()
         self.network, self.others = networks[0], nn.ModuleList(networks[1:])
         self.recipe, self.average = recipe, form.average
-        self.heads, self.default = (
-            tuple(card.heads),
-            card.default_head,
-        )  # a network may have a head that nothing was learnt by
+        # The card's heads: a network may have one that nothing was learnt by.
+        self.heads, self.default = tuple(card.heads), card.default_head
         self.looks = form.looks(len(networks))
         self.temperatures = dict(temperatures)
 

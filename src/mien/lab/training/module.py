@@ -45,9 +45,7 @@ class Training(pl.LightningModule):
         self.network, self.loss = network, loss
         self.average = Average(network, recipe.ema) if recipe.ema else None
         self.redraw_labels = False
-        self.joint = (
-            False  # whether both label sets are learnt: only then a second head of the network's means anything
-        )
+        self.joint = False  # whether both label sets are learnt: only then does a second head mean anything
         self._tally: dict[str, list[Tensor]] = {}
         self._totals: dict[str, float] = {}
         self._last: tuple[NetworkOutput, Batch] | None = None

@@ -102,9 +102,8 @@ def _bars(track: int, probabilities: dict[str, float]) -> "Text":
     for name, value in probabilities.items():
         filled = round(value * BAR)
         text.append(f"{name:>9} ", style="default")
-        text.append(
-            "█" * filled, style="rgb({},{},{})".format(*COLOURS.get(name, INK))
-        )  # rich takes the nearest there is
+        colour = "rgb({},{},{})".format(*COLOURS.get(name, INK))  # rich takes the nearest that the terminal has
+        text.append("█" * filled, style=colour)
         text.append("·" * (BAR - filled), style="dim")
         text.append(f" {value:4.0%}\n", style="default")
     return text

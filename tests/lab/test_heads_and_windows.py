@@ -120,7 +120,7 @@ def test_where_no_epoch_can_be_chosen_the_way_out_is_named(tmp_path: Path, monke
     recipe, root = resolve(Choice("mscar"))[1], tmp_path / "rafdb"
     layouts.write("rafdb", root, rows=40)
     source = Source("rafdb", root, allow_partial=True)
-    with pytest.raises(DataError, match="rafdb has no rows to choose the epoch on: pass --select-on holdout"):
+    with pytest.raises(DataError, match=r"rafdb has no split 'valid': .*; to train, pass --select-on holdout"):
         load_all(source, recipe)
     monkeypatch.setattr(trainer, "holdout_ids", lambda data: ())
     with pytest.raises(DataError, match="rows are too few to hold a tenth of them out"):

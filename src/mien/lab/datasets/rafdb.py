@@ -85,7 +85,7 @@ def load_compound(root: Path, *, split: str, allow_partial: bool = False) -> Fac
 def _check_split(name: str, split: str) -> None:
     if split not in OFFICIAL:
         raise DataError(
-            f"{name} has no split {split!r}: its owner ships train and test; hold a part of train out for selection"
+            f"{name} has no split {split!r}: its owner ships train and test; to train, pass --select-on holdout"
         )
 
 

@@ -52,7 +52,8 @@ def fold_rows(parts: Sequence[np.ndarray], split: str, fold: int | None, *, name
         raise DataError(f"{name}: fold {fold}, expected 1 to {len(parts)}: cross-validation needs --fold")
     if split not in ("train", "test"):
         raise DataError(
-            f"{name} has no split {split!r} under cross-validation: expected train, test, or all without --fold"
+            f"{name} has no split {split!r} under cross-validation: expected train, test, or all without --fold; to train, "
+            "pass --select-on holdout"
         )
     if split == "test":
         return parts[fold - 1]

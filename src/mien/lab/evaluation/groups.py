@@ -20,7 +20,8 @@ from mien.lab.evaluation.statistics import (
 )
 
 IDENTITIES = ("subject", "film", "sequence", "picture")  # names of what rows were sampled together by, the widest first
-FEWEST, FEWEST_CLUSTERS = 30, 10  # a group with fewer rows or clusters is shown but takes no part in the gap
+# A group with fewer rows or clusters is shown but takes no part in the gap: by convention, as so few say little of a group.
+FEWEST, FEWEST_CLUSTERS = 30, 10
 
 
 @dataclass(frozen=True)

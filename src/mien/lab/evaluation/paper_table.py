@@ -48,7 +48,7 @@ class Cell:
 class Verdict:
     """Does the printed difference between two rows of a column show here? All in the printed unit. p: Holm-adjusted
     within the column. detectable: the smallest true difference that these runs would see with 80 % power, were it the only one
-    tested; None only where nothing is."""
+    tested."""
 
     table: str
     column: str
@@ -60,7 +60,7 @@ class Verdict:
     low: float
     high: float
     p: float
-    detectable: float | None
+    detectable: float
 
     @property
     def words(self) -> str:
@@ -97,7 +97,7 @@ def _column_verdicts(held: Sequence[Cell]) -> list[Verdict]:
             low=test.interval.low,
             high=test.interval.high,
             p=p,
-            detectable=test.detectable,
+            detectable=test.detectable or 0.0,  # of seeds there always is one
         )
         for cell, test, p in zip(others, tests, holm([test.p for test in tests]), strict=True)
     ]
@@ -188,7 +188,7 @@ def tables(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
 def _verdict_row(verdict: Verdict) -> tuple[str, ...]:
     digits = DIGITS.get(verdict.unit, 0)
     return (
-        f"{verdict.row} - {verdict.baseline}", verdict.column, f"{verdict.detectable or 0:.{digits}f}",
+        f"{verdict.row} - {verdict.baseline}", verdict.column, f"{verdict.detectable:.{digits}f}",
         f"{verdict.printed:+.{digits}f}",
         f"{verdict.found:+.{digits}f} [{verdict.low:+.{digits}f}, {verdict.high:+.{digits}f}]", f"{verdict.p:.3g}",
         verdict.words,

@@ -197,9 +197,10 @@ def load_all(source: Source, recipe: Recipe) -> tuple[FaceDataset, dict[str, Fac
     rule = source.label_rule or (recipe.label_rule if source.name == "ferplus" else None)
     data = source.load("train", label_rule=rule)
     names = {"fer2013": None, "ferplus": "majority"} if rule == JOINT else {source.name: rule}
+    split = "valid" if source.select_on == "valid" else "train"
+    sets = {name: source.load(split, name=name, label_rule=label_rule) for name, label_rule in names.items()}
     if source.select_on == "valid":
-        return data, {name: _validation(source, name, label_rule) for name, label_rule in names.items()}
-    sets = {name: source.load("train", name=name, label_rule=label_rule) for name, label_rule in names.items()}
+        return data, sets
     held = set(holdout_ids(data))
     if not held:
         raise DataError(
@@ -211,17 +212,6 @@ def load_all(source: Source, recipe: Recipe) -> tuple[FaceDataset, dict[str, Fac
         for n, s in sets.items()
     }
     return data.subset(kept), chosen
-
-
-def _validation(source: Source, name: str, label_rule: str | None) -> FaceDataset:
-    try:
-        return source.load("valid", name=name, label_rule=label_rule)
-    except DataError as error:
-        if "has no split 'valid'" not in str(error):
-            raise
-        raise DataError(
-            f"{name} has no rows to choose the epoch on: pass --select-on holdout, which holds a fixed tenth of train out"
-        ) from None
 
 
 def _facts(choice: Choice, source: Source, recipe: Recipe, data: FaceDataset, seed: int) -> dict[str, Any]:

@@ -364,27 +364,51 @@ def test_the_keyboards_focus_is_kept(page: Any, portrait: Path) -> None:
     assert focused(page) == "files"
 
 
+def drop(page: Any, *paths: Path) -> None:
+    """Let go of files and folders over the page."""
+    place = find(page, "#drop").rect
+    for kind in ("dragEnter", "dragOver", "drop"):
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        event = {"type": kind, "x": place["x"] + 20, "y": place["y"] + 20, "data": data}
+        page.execute_cdp_cmd("Input.dispatchDragEvent", event)
+
+
 def test_what_cannot_be_read_is_counted_and_the_rest_is_read(page: Any, portrait: Path, tmp_path: Path) -> None:
-    """A dropped folder, too."""
+    """A dropped folder without pictures, too."""
     (tmp_path / "a.txt").write_text("no picture")
-    (tmp_path / "photos").mkdir()
+    (tmp_path / "papers" / "empty").mkdir(parents=True)
+    (tmp_path / "papers" / "b.txt").write_text("no picture")
     twin = tmp_path / "twin.png"
     twin.write_bytes(portrait.read_bytes())
-    names = [str(path) for path in (portrait, tmp_path / "photos", tmp_path / "a.txt", twin)]
-    drop = find(page, "#drop").rect
-    for kind in ("dragEnter", "dragOver", "drop"):
-        data = {"items": [], "files": names, "dragOperationsMask": 1}
-        event = {"type": kind, "x": drop["x"] + 20, "y": drop["y"] + 20, "data": data}
-        page.execute_cdp_cmd("Input.dispatchDragEvent", event)
+    drop(page, portrait, tmp_path / "papers", tmp_path / "a.txt", twin)
     until(lambda: "failed" in find(page, "#status").text)
     assert find(page, "#status").text == "2 of 4 files read, 2 failed; the results are below."
     articles = page.find_elements("css selector", "article")
-    assert (
-        "error: it is a folder, or is no longer there" in articles[1].text
-        and "error: not a picture" in articles[2].text
-    )
+    assert "error: it is a folder without pictures" in articles[1].text and "error: not a picture" in articles[2].text
     assert all(article.find_elements("css selector", "table") for article in (articles[0], articles[3]))
     page.get_log("browser")  # where Chromium notes that the answer for a.txt was a refusal
+
+
+def test_a_dropped_folder_stands_for_the_pictures_in_it(page: Any, portrait: Path, tmp_path: Path) -> None:
+    """And below, folder by folder, by name, under their paths; more of them than a browser lists at once."""
+    photos = tmp_path / "photos"
+    (photos / "b").mkdir(parents=True)
+    plain = encode(Image.new("RGB", (32, 32)), "PNG")
+    names = [f"a{number:03}.png" for number in range(104)]
+    for name in names:
+        (photos / name).write_bytes(plain)
+    (photos / "b" / "deep.png").write_bytes(portrait.read_bytes())
+    (photos / "c.tiff").write_bytes(encode(Image.new("RGB", (32, 32)), "TIFF"))
+    for name in ("._a.png", "notes.txt", "b/notes.csv"):
+        (photos / name).write_text("no picture")
+    drop(page, photos)
+    until(lambda: find(page, "#status").text == "106 files read; the results are below.")
+    told = [
+        article.find_element("css selector", "h3").text for article in page.find_elements("css selector", "article")
+    ]
+    assert told == [f"photos/{name}" for name in (*names, "b/deep.png", "c.tiff")]
+    found = page.find_elements("css selector", "article")
+    assert [bool(article.find_elements("css selector", "table")) for article in found[-3:]] == [False, True, False]
 
 
 def test_it_says_where_pictures_go(page: Any, address: str) -> None:

@@ -2,10 +2,9 @@
 
 import { drawFaces } from "./drawing.js";
 import { Item, describe, found, save, toCsv } from "./results.js";
-import { Refused, cameraFrames, decode, describeModel, encoded, newCanvas, read, videoFrames } from "./sources.js";
+import { Refused, cameraFrames, decode, describeModel, dropped, encoded, isVideo, newCanvas, read, videoFrames } from "./sources.js";
 import { Tracker } from "./tracking.js";
 
-const VIDEO_NAME = /\.(mp4|m4v|mov|webm|mkv|avi|ogv|mpe?g|3gp)$/i;
 const LOOPBACK = /^(localhost|127(\.\d+){3}|\[::1\])$/;
 const REDRAW = 1; // s between two updates of a timeline
 const SPEAK = 3; // s between two announcements of what the camera shows
@@ -75,10 +74,11 @@ async function model() {
   return state.model;
 }
 
+/** Read files one after the other. files: a list of them, or its promise. */
 function takeFiles(files) {
-  const list = [...files];
-  if (!list.length) return;
   busy(async (signal) => {
+    const list = await files;
+    if (!list.length) return;
     await model();
     let told = "";
     for (const [number, file] of list.entries()) {
@@ -103,9 +103,9 @@ async function takeFile(file, signal) {
   } catch {
     const item = new Item(file.name);
     add(item);
-    return item.fail("it is a folder, or is no longer there; choose the files themselves");
+    return item.fail("it is a folder without pictures, or is no longer there; choose the files themselves");
   }
-  return file.type.startsWith("video/") || VIDEO_NAME.test(file.name) ? takeVideo(file, signal) : takePicture(file, signal);
+  return isVideo(file) ? takeVideo(file, signal) : takePicture(file, signal);
 }
 
 /** Read and show one picture; the sentence that says what was found. */
@@ -314,7 +314,7 @@ function explain() {
 }
 
 function listen() {
-  part("files").addEventListener("change", (event) => { takeFiles(event.target.files); event.target.value = ""; });
+  part("files").addEventListener("change", (event) => { takeFiles([...event.target.files]); event.target.value = ""; });
   part("camera").addEventListener("click", takeCamera);
   part("stop").addEventListener("click", () => state.stop?.abort());
   part("csv").addEventListener("click", saveCsv);
@@ -330,7 +330,7 @@ function listen() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    takeFiles(event.dataTransfer.files);
+    takeFiles(dropped(event.dataTransfer));
   });
   const redraw = async () => {
     const { labels } = await model();

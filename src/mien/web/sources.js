@@ -4,6 +4,9 @@ const LONGEST_FRAME = 1280; // px of a video's longer side, as it is sent
 const JPEG_QUALITY = 0.92;
 const LONGEST_SEEK = 10; // s
 
+const VIDEO_NAME = /\.(mp4|m4v|mov|webm|mkv|avi|ogv|mpe?g|3gp)$/i;
+const PICTURE_NAME = /\.(jp2|tiff?|hei[cf]|avif|p[bgp]m|dib|mpo)$/i; // which a browser may have no type for
+
 /** A server's refusal, or no server at all. */
 export class Refused extends Error {
   constructor(status, reason, retryAfter = 0) {
@@ -49,6 +52,49 @@ async function ask(path, { token, ...options }) {
   if (answer.ok) return answer.json();
   const reason = await answer.json().then((content) => content.error.reason, () => answer.statusText);
   throw new Refused(answer.status, reason, Number(answer.headers.get("Retry-After")));
+}
+
+export function isVideo(file) {
+  return file.type.startsWith("video/") || VIDEO_NAME.test(file.name);
+}
+
+/** The files of a drop. A folder stands for the pictures and videos in it and below, by name; for itself where there are none. */
+export async function dropped({ files, items }) {
+  const entries = [...items].map((item) => item.webkitGetAsEntry()); // now: they are gone once this function waits
+  const given = [...files];
+  if (entries.length !== given.length) return given;
+  const found = await Promise.all(entries.map((entry, place) => (entry?.isDirectory ? inFolder(entry) : [given[place]])));
+  return found.flatMap((those, place) => (those.length ? those : [given[place]]));
+}
+
+async function inFolder(folder) {
+  const found = [];
+  try {
+    for (const entry of await listed(folder)) {
+      if (entry.isDirectory) found.push(...(await inFolder(entry)));
+      else found.push(...(await opened(entry)));
+    }
+  } catch (error) {
+    if (!(error instanceof DOMException)) throw error; // one that cannot be opened holds nothing
+  }
+  return found;
+}
+
+async function listed(folder) {
+  const reader = folder.createReader();
+  const all = [];
+  for (;;) {
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // up to 100 at a time
+    if (!some.length) return all.sort((one, other) => (one.name < other.name ? -1 : 1));
+    all.push(...some);
+  }
+}
+
+/** The file under its path from the folder on, where it is a picture or a video. */
+async function opened(entry) {
+  const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+  const wanted = !file.name.startsWith("._") && (file.type.startsWith("image/") || PICTURE_NAME.test(file.name) || isVideo(file));
+  return wanted ? [new File([file], entry.fullPath.slice(1), { type: file.type })] : [];
 }
 
 function pause(seconds, signal) {

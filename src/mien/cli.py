@@ -14,7 +14,7 @@ import typer
 
 import mien
 from mien import images, storage, terminal
-from mien.errors import ImageError, MienError, ModelError, UsageError
+from mien.errors import DetectorError, ImageError, MienError, ModelError, UsageError
 from mien.faces.detect import MIN_FACE, NAMES
 from mien.pace import SMOOTHING_S, Pace
 from mien.terminal import complain, printable
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
         application()(arguments, prog_name="mien")
     except MienError as error:
         complain(str(error))
-        sys.exit(2 if isinstance(error, UsageError | ModelError) else 1)
+        sys.exit(2 if isinstance(error, UsageError | ModelError | DetectorError) else 1)
     except OSError as error:
         reason = error.strerror or str(error)
         if error.filename is None:  # writing to a full disk says no name
@@ -75,6 +75,7 @@ def _root(
 
 
 def read(
+    context: typer.Context,
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH...", help="Pictures, folders, lists of paths (.txt, .csv), or videos.")
     ],
@@ -127,7 +128,9 @@ def read(
     smoothing: Annotated[
         float, typer.Option(min=0, metavar="S", help="Time constant of a video's smoothing, in seconds; 0 is none.")
     ] = SMOOTHING_S,
-    annotate: Annotated[bool, typer.Option("--annotate/--no-annotate", help="Of a video, write a copy, too.")] = True,
+    annotate: Annotated[
+        bool, typer.Option("--annotate/--no-annotate", help="With -o, write annotated copies, too.")
+    ] = True,
 ) -> None:
     """Find the faces in pictures or videos and read their expressions.
 
@@ -139,6 +142,7 @@ def read(
     from mien.reader import Reader
 
     tables.check_format(format)
+    _refuse_unused(context, paths, out=out)
     pixels = _pixels(max_pixels)
     folder = _place(out, engine=engine, address=address)
     if folder:
@@ -178,7 +182,7 @@ def read(
         reader = Reader(
             model, detector=detector, min_face=min_face, threads=threads, abstain_below=abstain_below, max_pixels=pixels
         )
-        good = _read_all(pictures, reader, out=folder, format=format, json=json)
+        good = _read_all(pictures, reader, out=folder, format=format, json=json, annotate=annotate)
     if not good:
         raise typer.Exit(1)
 
@@ -210,7 +214,8 @@ def demo(
     from mien.demo import photograph
     from mien.reader import Reader
 
-    _read_all([photograph()], Reader(), out=out, format="csv", json=False)
+    if not _read_all([photograph()], Reader(), out=out, format="csv", json=False):
+        raise typer.Exit(1)
 
 
 def _read_folder(
@@ -241,6 +246,23 @@ def _place(out: str | None, *, engine: str, address: str | None) -> Path | None:
     if out == "":
         raise UsageError("-o is empty: name a folder, . for the current one")
     return None if out is None else Path(out)
+
+
+def _refuse_unused(context: typer.Context, paths: list[str], *, out: str | None) -> None:
+    """Raises UsageError for an option that was given and that nothing named here uses."""
+    many = any(images.stands_for_many(path) or storage.is_url(path) for path in paths)
+    used = {
+        "format": (out is not None, "is of the table that -o writes: name a folder with -o"),
+        "workers": (
+            out is not None and many,
+            "is for the job of a folder or list: name that, and the job's folder with -o",
+        ),
+        **dict.fromkeys(("every", "fps", "smoothing"), (any(map(images.is_video, paths)), "is for videos: name one")),
+    }
+    for name, (yes, what) in used.items():
+        source = context.get_parameter_source(name)
+        if not yes and source is not None and source.name != "DEFAULT":
+            raise UsageError(f"--{name} {what}, or leave it out")
 
 
 def _pixels(megapixels: float) -> int:
@@ -313,14 +335,19 @@ def _read_videos(
         raise typer.Exit(130) from None
 
 
-def _read_all(pictures: list[Path], reader: "Reader", *, out: Path | None, format: str, json: bool) -> bool:
+def _read_all(
+    pictures: list[Path], reader: "Reader", *, out: Path | None, format: str, json: bool, annotate: bool = True
+) -> bool:
     """Read, print and write everything; whether all could be read and copied."""
     from mien import draw, jobs, tables
 
     if out:
         jobs.refuse_a_jobs_folder(out)
         tables.refuse_foreign(tables.place(format, out))
-    copies = draw.copy_paths(pictures, _folder(out)) if out else [None] * len(pictures)
+    copies: list[Path] | list[None] = [None] * len(pictures)
+    keep = () if not out or tables.own(_folder(out)) else out.iterdir()  # copies beside a table of mien's are mien's
+    if out and annotate:
+        copies = draw.copy_paths(pictures, out, keep=keep)
     table: list[tables.Row] = []
     written: list[Path] = []
     failed = 0

@@ -153,7 +153,7 @@ def check_place(path: Path, out: Path, *, format: str) -> None:
     tracks = out / "tracks.csv"
     for table in (tables.place(format, out), tracks):
         tables.refuse_foreign(table)
-    ours = tracks.exists() or any(_ours(out))
+    ours = tracks.exists() or any(tables.own(out))
     for file in _earlier(out):
         if file.is_dir():
             raise UsageError(f"{file} is a folder, but a file of that name goes there; choose another for -o")
@@ -161,12 +161,6 @@ def check_place(path: Path, out: Path, *, format: str) -> None:
             raise UsageError(f"{path} would be replaced: it is {file.name} in {out}; choose another folder for -o")
         if not ours:
             raise UsageError(f"{file} is there already, and no table of mien's beside it: choose another folder for -o")
-
-
-def _ours(out: Path) -> list[Path]:
-    """The tables in `out` that mien wrote, in whatever format."""
-    places = [tables.place(kind, out) for kind in tables.FORMATS]
-    return [place for place in places if place.exists() and not tables.is_foreign(place)]
 
 
 def _earlier(out: Path) -> list[Path]:
@@ -180,7 +174,7 @@ def _outputs(
 ) -> tuple[list[Callable[[Frame, FrameReading], None]], list[str]]:
     """What to call with each frame and its reading: the table's sink, and the annotated video; and what that lacks of
     the video. The stack closes them."""
-    for file in (*_earlier(out), *filter(tables.holds_frames, _ours(out))):
+    for file in (*_earlier(out), *filter(tables.holds_frames, tables.own(out))):
         shutil.rmtree(file) if file.is_dir() else file.unlink()
     sink = tables.open_sink(format, out, columns=tables.FRAME_COLUMNS)
     stack.callback(sink.close)

@@ -98,7 +98,7 @@ def refuse_what_is_no_picture(source: str | Path) -> None:
     text = str(source)
     if not text:
         raise UsageError("the path is empty: expected a picture's, a folder's or a list's")
-    if text.startswith("data:") and not is_folder(source):
+    if re.match("data:[^/]*/[^/]*,", text) and not is_folder(source):
         raise UsageError(f"{text[:30]}...: a data URL is no path; decode its base64 and pass the bytes")
     if (found := _URL.match(text)) and not is_folder(found[0]):  # a folder may be called photos:
         raise UsageError(f"{text}: mien never fetches from the network; download the picture and pass its path")
@@ -106,7 +106,7 @@ def refuse_what_is_no_picture(source: str | Path) -> None:
         _open_folder(source)
         raise UsageError(f"{text} is a folder: call mien.read_folder, or `mien read {text} -o OUT` in a terminal")
     if is_video(source):
-        raise UsageError(f"{text} is a video: call mien.read_video")
+        raise UsageError(f"{text} is a video: call mien.read_video, or `mien read {text}` in a terminal")
 
 
 def _open_folder(folder: str | Path) -> None:
@@ -209,7 +209,10 @@ def _unescaped(name: str) -> str:
 def names_in_list(file: IO[str], path: str | Path) -> list[str]:
     """The names in a list that is open, as they stand there. Raises UsageError as `in_list` does."""
     is_table = Path(path).suffix.lower() == ".csv"
-    names = _names_in_table(file, path) if is_table else file.read().splitlines()
+    if "\0" in file.read(1000):
+        raise UsageError(f"{path}: it holds NUL bytes, as UTF-16 text does; save the list as UTF-8")
+    file.seek(0)
+    names = _names_in_table(file, path) if is_table else [line.rstrip("\r\n") for line in file]
     found = [name for name in names if name.strip()]
     if not found:
         raise UsageError(f"{path}: the list names no pictures; expected one path in each line")
@@ -340,15 +343,17 @@ def _from_pillow(picture: Any, name: str, max_pixels: int) -> np.ndarray:
 
 def _wide_grey(picture: Image.Image) -> Image.Image:
     """Grey of more than eight bits as its upper eight. A TIFF says how many bits are used (tag 258) and whether 0 is white (tag
-    262); Pillow unpacks 12 of them, and leaves white at 0. A picture that was made in memory from 8 bits still holds those."""
+    262); Pillow unpacks 12 of them, and leaves white at 0. A picture that was made in memory from 8 bits still holds those.
+    A PNG's transparent grey is laid on white."""
     tags = getattr(picture, "tag_v2", {})
     values = np.asarray(picture).astype(np.int64)
-    in_memory = picture.format is None and picture.mode == "I" and values.max(initial=0) < 256
+    in_memory = picture.format is None and values.max(initial=0) < 256
     bits = 8 if in_memory else min(16, int(tags.get(258, (16,))[0]))  # of 32 bits the lower 16 are used
+    clear = values == picture.info.get("transparency")
     values = np.clip(values, 0, 2**bits - 1)
     if tags.get(262) == 0:
         values = 2**bits - 1 - values
-    return Image.fromarray((values >> (bits - 8)).astype(np.uint8))
+    return Image.fromarray(np.where(clear, 255, values >> (bits - 8)).astype(np.uint8))
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -45,7 +45,11 @@ def read_folder(
             f"files that failed in an earlier run and were not tried again: {summary.failed_before}; to read them, "
             + ("choose another -o" if isinstance(summary.out, str) else "add --retry-failed")
         )
-    return not summary.failed
+    if summary.gone:
+        complain(
+            f"files that failed in an earlier run and are not among today's: {summary.gone}; the table still says why"
+        )
+    return summary.failed == summary.gone
 
 
 @contextmanager

@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 @dataclass(frozen=True)
 class Summary:
     """How a job ended, over all its runs. read, no_face, failed: files; faces: rows with a face; out: the table, a path
-    or a URL; failed_before: of the files asked for, those that an earlier run failed on, which this one left alone."""
+    or a URL. Of those failed, in an earlier run: failed_before, asked for again and left alone; gone, no longer asked for."""
 
     read: int
     no_face: int
@@ -48,6 +48,7 @@ class Summary:
     faces: int
     out: Path | str
     failed_before: int = field(default=0, compare=False)
+    gone: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,10 @@ class Journal:
 
     def __init__(self, folder: Path, job: dict[str, Any]) -> None:
         path = folder / JOURNAL
-        if not path.exists() and tables.kept(job["format"], folder):
+        table = tables.place(job["format"], folder)
+        if not path.exists() and (tables.kept(job["format"], folder) or tables.is_foreign(table)):
             raise UsageError(
-                f"{tables.place(job['format'], folder)} is there already, and no job wrote it: move it away, or choose "
-                "another folder for -o"
+                f"{table} is there already, and no job wrote it: move it away, or choose another folder for -o"
             )
         self._folder, self._job, self._format = folder, job, job["format"]
         self._file = path.open("a+b")
@@ -171,19 +172,20 @@ def run(
     tables.check_format(format)
     journal, sink, table = _opened(out, _job(settings, format), format, pictures if retry_failed else ())
     try:
+        asked = {str(path) for path in pictures}
         left = [str(path) for path in pictures if str(path) not in journal.done]
-        failed = sum(_failed(journal.done.get(str(path))) for path in pictures)
+        failed = {source for source, outcome in journal.done.items() if _failed(outcome)}
         found = (engine or processes)(left, settings, workers)
         _stream(found, journal, sink, total=len(journal.done) + len(left), progress=progress)
     finally:
         sink.close()
         journal.close()
-    return replace(_summary(journal, table), failed_before=failed)
+    return replace(_summary(journal, table), failed_before=len(failed & asked), gone=len(failed - asked))
 
 
 def refuse_a_jobs_folder(folder: Path) -> None:
     """Raises UsageError where a job keeps its table: anything else written there would take that table's place."""
-    if (folder / JOURNAL).exists():
+    if (folder / JOURNAL).exists() or (folder / "journal" / "000000.json").exists():  # the latter of a job at a URL
         raise UsageError(f"{folder} holds the table of a folder job, which goes on there: choose another folder for -o")
 
 

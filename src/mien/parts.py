@@ -18,7 +18,7 @@ from typing import Any
 
 from mien import tables
 from mien.errors import UsageError
-from mien.jobs import Outcome, differences
+from mien.jobs import JOURNAL, Outcome, differences
 from mien.storage import Folder
 
 _ENTRY = re.compile(r"\d{6,}\.json")
@@ -32,6 +32,7 @@ class PartJournal:
         self.done: dict[str, Outcome] = {}
         self.mark = 0
         self._next = 0
+        self._out = out.rstrip("/")
         self._take_up(job, kept=kept(out, job["format"]))
 
     def commit(self, outcomes: Sequence[Outcome], mark: int) -> None:
@@ -58,7 +59,12 @@ class PartJournal:
             self.done.update({one["source"]: Outcome(**one) for one in entry["files"]})
         self._folder.remove(names[self._next :])
         if not entries:
+            self._refuse_what_no_job_wrote(place(self._out, job["format"]))
             self._write(job)
+
+    def _refuse_what_no_job_wrote(self, table: str) -> None:
+        if Folder(table).names() or Folder(self._out).has(JOURNAL):
+            raise UsageError(f"{table} is there already, and no job at a URL wrote it: choose another for -o")
 
     def _entries(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """The entries in order; the last one may be torn, and is left out then."""
@@ -86,7 +92,8 @@ class PartSink:
     def __init__(self, out: str, kind: str, *, mark: int = 0) -> None:
         self._folder, self._kind, self._mark = Folder(place(out, kind)), kind, mark
         keep = {_part(number, kind) for number in range(mark)}
-        self._folder.remove(name for name in self._folder.names() if name.startswith("part-") and name not in keep)
+        parts = re.compile(rf"part-\d{{6,}}\.{kind}")
+        self._folder.remove(name for name in self._folder.names() if parts.fullmatch(name) and name not in keep)
         self._rows: list[tables.Row] = []
 
     @property

@@ -186,19 +186,30 @@ def read(
     detector: str = "mtcnn",
     min_face: float = MIN_FACE,
     threads: int = 1,
+    max_pixels: int = images.MAX_PIXELS,
+    abstain_below: float = 0.0,
     color: str = "rgb",
 ) -> Reading:
     """Find the faces of one picture and read their expressions; the arguments are those of `Reader` and `Reader.read`.
 
-    The last few combinations of model, detector, min_face and threads stay loaded, so calling this in a loop costs
-    nothing more. A model file that is replaced on disk needs a new `Reader`.
+    The readers of the last few combinations of arguments stay loaded, so calling this in a loop costs nothing more. A model file
+    that is replaced on disk needs a new `Reader`.
     """
-    return _reader(model, detector, min_face, threads).read(image, color=color)
+    return _reader(model, detector, min_face, threads, max_pixels, abstain_below).read(image, color=color)
 
 
 @lru_cache(maxsize=4)
-def _reader(model: str | Path | None, detector: str, min_face: float, threads: int) -> Reader:
-    return Reader(model, detector=detector, min_face=min_face, threads=threads)
+def _reader(
+    model: str | Path | None, detector: str, min_face: float, threads: int, max_pixels: int, abstain_below: float
+) -> Reader:
+    return Reader(
+        model,
+        detector=detector,
+        min_face=min_face,
+        threads=threads,
+        max_pixels=max_pixels,
+        abstain_below=abstain_below,
+    )
 
 
 def _plain(face: Face) -> dict[str, Any]:

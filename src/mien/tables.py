@@ -7,8 +7,10 @@ with that mark later on forgets whatever came after it. That is all a killed job
 import csv
 import json
 import os
+import re
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -134,7 +136,7 @@ def place(kind: str, folder: Path) -> Path:
 def is_foreign(path: Path) -> bool:
     """Whether something lies at `path`, a table's place, that mien did not write. What is empty was never finished."""
     if path.suffix == ".parquet":
-        return path.is_dir() and any(not file.name.startswith("part-") for file in path.iterdir())
+        return path.is_dir() and not (all(map(is_part, path.iterdir())) and {"source", "status"} <= _columns_of(path))
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -145,11 +147,34 @@ def is_foreign(path: Path) -> bool:
 def holds_frames(path: Path) -> bool:
     """Whether mien's table at `path` is of a video's frames."""
     if path.suffix == ".parquet":
-        part = next(iter(sorted(path.glob("part-*.parquet"))), None)
-        return part is not None and "frame" in _pyarrow()[1].read_schema(part).names
+        return "frame" in _columns_of(path)
     with path.open("rb") as file:
         start = file.readline()
     return start.startswith(_HEADS[1]) if path.suffix == ".csv" else b'"frame": ' in start
+
+
+def _columns_of(path: Path) -> set[str]:
+    """Of the Parquet table in the folder `path`, none where its first part is damaged; those of mien's where it has no part yet
+    or nothing here could read it."""
+    part = path / _part(0)
+    if not part.exists() or find_spec("pyarrow") is None:
+        return set(COLUMNS)
+    pa, parquet = _pyarrow()
+    try:
+        return set(parquet.read_schema(part).names)
+    except (pa.ArrowInvalid, OSError):
+        return set()
+
+
+def is_part(path: Path) -> bool:
+    """Whether the name is one that mien gives to a part of a Parquet table, finished or not."""
+    return re.fullmatch(r"part-\d{6,}\.(parquet|unfinished)", path.name) is not None
+
+
+def own(folder: Path) -> list[Path]:
+    """The tables of faces in the folder that mien wrote, in whatever format."""
+    places = [place(kind, folder) for kind in FORMATS]
+    return [path for path in places if path.exists() and not is_foreign(path)]
 
 
 def refuse_foreign(path: Path) -> None:
@@ -256,7 +281,7 @@ class ParquetSink:
     def __init__(self, folder: Path, *, mark: int = 0, columns: Sequence[str] = COLUMNS) -> None:
         self._pa, self._parquet = _pyarrow()
         folder.mkdir(exist_ok=True)
-        for path in folder.glob("part-*"):
+        for path in filter(is_part, folder.iterdir()):
             if path.name not in {_part(number) for number in range(mark)}:
                 path.unlink()
         self._folder, self._mark = folder, mark

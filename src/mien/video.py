@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mien.errors import UsageError, VideoError
-from mien.images import MAX_PIXELS
+from mien.images import MAX_PIXELS, RAISED
 from mien.pace import ALL_FRAMES, SMOOTHING_S, Pace
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mien.tracking import Follower, FrameReading
 
 EARLY_S = 0.5  # a video that ends this much before its header says was cut off
+RESTART_S = 0.5  # a clock that goes back by more than that has started again: recordings that were joined
 TICK = Fraction(1, 90_000)  # s: MPEG's clock, in which every common frame rate is a whole number
 COPIED = frozenset(("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"))  # sound that an MP4 may carry; else Matroska
 
@@ -33,8 +34,9 @@ DAMAGED_SOUND = "its sound is damaged, and the annotated video lacks that part o
 
 @dataclass(frozen=True)
 class Frame:
-    """number: counted from 0 over all frames that decode. time_s: when it is shown, s, the container's own time.
-    image: RGB uint8 (H, W, 3) as a player shows it: upright, and as wide as the pixels' aspect ratio asks for."""
+    """number: counted from 0 over all frames that decode. time_s: when it is shown, s, the container's own time; where that
+    starts again, as in joined recordings, it goes on from there. image: RGB uint8 (H, W, 3) as a player shows it: upright, and
+    as wide as the pixels' aspect ratio asks for."""
 
     number: int
     time_s: float
@@ -66,10 +68,10 @@ class Video:
             self._container = av.open(self.path, format=format, options=options or {}, metadata_errors="replace")
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise VideoError(f"{path}: cannot be opened as a video ({_reason(error)})") from None
-        if not self._container.streams.video:
+        self._stream = self._container.streams.best("video")  # not the picture of a cover
+        if self._stream is None:
             self.close()
             raise VideoError(f"{path}: it has no pictures, only sound or data")
-        self._stream = self._container.streams.video[0]
         self.problems: list[str] = []
         self._time_s = self._end_s = -np.inf  # when the last frame is shown, and until when
         self._others_end_s = -np.inf  # when what is no picture ends
@@ -125,7 +127,8 @@ class Video:
         pixels = self._shown_width(codec.width) * codec.height if codec else 0
         if codec is None or pixels > max_pixels:
             self.close()
-            too_large = f"{pixels / 1e6:.1f} megapixels a frame, the limit is {max_pixels / 1e6:.1f}"
+            size = f"{pixels / 1e6:.1f} megapixels a frame, the limit is {max_pixels / 1e6:.1f}"
+            too_large = f"{size}; reduce the video or raise {RAISED}"
             raise VideoError(f"{self.path}: {too_large if codec else 'its codec is unknown; convert it to H.264'}")
 
     def _shown_width(self, width: int) -> int:
@@ -135,10 +138,13 @@ class Video:
     def _decoded(self) -> Iterator[tuple[Any, float]]:
         """Every frame that decodes, and its time, which never decreases."""
         step = float(1 / self.rate)
+        clock = Clock()
         for frame in self._raw_frames():
-            told = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
             before = self._time_s
-            self._time_s = max(before, told) if told is not None else max(before, -step) + step
+            if frame.pts is None or frame.time_base is None:
+                self._time_s = max(before, -step) + step
+            else:
+                self._time_s = max(before, clock.read(float(frame.pts * frame.time_base), goes_on_at=before + step))
             held = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else step
             self._end_s = self._time_s + held
             if frame.is_corrupt:
@@ -288,13 +294,30 @@ class AnnotatedVideo:
                 self.problems.append(DAMAGED_SOUND)
 
 
+class Clock:
+    """A stream's times, s, going on where they start again."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0  # of what the stream tells
+        self._last = -np.inf
+
+    def read(self, told: float, *, goes_on_at: float) -> float:
+        """What the stream tells, or where it has started again, that time."""
+        if self.ahead and abs(told - goes_on_at) < RESTART_S:
+            self.ahead = 0.0  # it had not: a single time was wrong
+        elif told + self.ahead < self._last - RESTART_S:
+            self.ahead = goes_on_at - told
+        self._last = told + self.ahead
+        return self._last
+
+
 class Sound:
     """The sound of a video, packet by packet. codec: its name, None where there is no sound."""
 
     def __init__(self, path: str) -> None:
         self._container = _av().open(path, metadata_errors="replace")
-        streams = self._container.streams.audio
-        self._stream = streams[0] if streams and streams[0].codec_context is not None else None
+        stream = self._container.streams.best("audio")
+        self._stream = stream if stream is not None and stream.codec_context is not None else None
         self.codec: str | None = self._stream.codec_context.name if self._stream else None
         self._packets = self._read() if self._stream else iter(())
         self._next: Any = None
@@ -328,9 +351,14 @@ class Sound:
 
     def _read(self) -> Iterator[Any]:
         """Whole packets only; where the file breaks off, so does the sound."""
+        clock, end = Clock(), -np.inf
         try:
             for packet in self._container.demux(self._stream):
                 if packet.pts is not None and packet.dts is not None and not packet.is_corrupt:
+                    clock.read(float(packet.pts * packet.time_base), goes_on_at=end)
+                    ahead = round(clock.ahead / packet.time_base)
+                    packet.pts, packet.dts = packet.pts + ahead, packet.dts + ahead
+                    end = _end(packet)
                     yield packet
         except _av().error.FFmpegError:
             return

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mien.card import CropSpec, InputSpec
+from mien.errors import UsageError
 from mien.faces.detect import Detection
 
 
@@ -50,9 +51,18 @@ def _aligned(image: np.ndarray, face: Detection, crop: CropSpec, size: tuple[int
 
 
 def _upright(image: np.ndarray, face: Detection) -> np.ndarray:
-    """The box as it is, cut at the picture's edge; `InputSpec.prepare` resizes it as it does in training."""
+    """The box as it is, cut at the picture's edge; `InputSpec.prepare` resizes it as it does in training.
+
+    Raises UsageError where no pixel is in the box.
+    """
     x1, y1, x2, y2 = (round(edge) for edge in face.box)
-    return image[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)]
+    part = image[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)]
+    if not part.size:
+        height, width = image.shape[:2]
+        raise UsageError(
+            f"the detector's box {face.box} holds no pixel of the picture of {width} x {height} px; expected x1, y1, x2, y2 in px"
+        )
+    return part
 
 
 def warp(image: np.ndarray, a: complex, b: complex, *, size: tuple[int, int]) -> np.ndarray:

@@ -61,6 +61,19 @@ def test_impossible_temperatures_are_refused() -> None:
         fit_temperature(scores.predictions, scores.probabilities)
 
 
+def test_a_class_that_the_model_does_not_know_has_no_say() -> None:
+    """A calibrated reader of seven of eight classes needs no temperature, however small a zero counts."""
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(4000, 7)) * 2
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = (probabilities.cumsum(axis=1) > random.random((4000, 1))).argmax(axis=1)
+    labels[:20] = 7
+    eight = np.hstack([probabilities, np.zeros((4000, 1))])
+    assert fit_temperature(labels, eight) == pytest.approx(1.0, abs=0.05)
+    assert fit_temperature(labels, eight) == pytest.approx(fit_temperature(labels[20:], probabilities[20:]))
+    assert fit_temperature(labels, np.stack([eight, eight])) == pytest.approx(fit_temperature(labels, eight))
+
+
 def test_bins_are_open_below_and_closed_above() -> None:
     assert bin_of(np.array([0.0, 0.2, 0.2001, 1.0]), 5).tolist() == [0, 0, 1, 4]
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,8 @@ from scores_fixtures import made_up
 
 from mien.errors import DataError, UsageError
 from mien.lab.evaluation.compare import CLUSTERED, compare, model_table, pair_table, to_csv, to_markdown, to_text
-from mien.lab.evaluation.delong import auc_difference
-from mien.lab.evaluation.paired import clustered_p, detectable_rows, mcnemar
+from mien.lab.evaluation.delong import auc_difference, auc_interval
+from mien.lab.evaluation.paired import clustered_p, detectable_clusters, detectable_rows, mcnemar
 from mien.lab.evaluation.scores import Scores
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
@@ -104,6 +105,62 @@ def test_p_by_cluster_holds_its_level_where_rows_share_clusters() -> None:
     assert np.mean(np.array(naive) < 0.05) > 0.15
     assert clustered_p(first, first, clusters) == 1.0
     assert clustered_p(first, second, np.full(600, "all")) == 1.0
+
+
+def test_p_by_cluster_is_the_share_of_all_signs_that_go_as_far() -> None:
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        clusters = random.choice(list("abcdefghi"), 40)
+        first, second = random.random(40) > 0.5, random.random(40) > 0.4
+        nets = np.array([(second.astype(int) - first)[clusters == name].sum() for name in np.unique(clusters)])
+        sums = np.array([np.dot(signs, nets) for signs in itertools.product((-1, 1), repeat=len(nets))])
+        assert clustered_p(first, second, clusters) == pytest.approx(np.mean(np.abs(sums) >= abs(nets.sum())))
+        alone = np.full(40, "")
+        assert clustered_p(first, second, alone) == pytest.approx(mcnemar(first, second).p)
+    assert clustered_p(np.zeros(4, bool), np.ones(4, bool), list("aabb")) == 0.5
+
+
+def test_a_pair_of_copies_is_no_evidence() -> None:
+    """Four rows on which two models differ say as much with two copies elsewhere as without."""
+    right = np.arange(600) >= 60
+    better = right.copy()
+    better[:4] = True
+    copies = np.full(600, "", dtype="U4")
+    copies[500:502] = "twin"
+    assert clustered_p(right, better, copies) == pytest.approx(mcnemar(right, better).p) == 0.125
+    assert detectable_clusters(right, better, copies) is None and detectable_rows(600, 4 / 600) is None
+
+
+def test_what_could_be_seen_by_cluster_is_seen_four_times_in_five() -> None:
+    random = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(20), 30).astype(str)
+
+    def pair(shift: float) -> tuple[np.ndarray, np.ndarray]:
+        base, moved = (np.repeat(random.normal(0, deviation, 20), 30) for deviation in (0.6, 0.3))
+        first, second = random.normal(0, 1, (2, 600))
+        return base + first > 0, base + moved + shift + second > 0
+
+    told = [detectable_clusters(*pair(0.0), clusters) for _ in range(100)]
+    assert None not in told
+    size = np.mean([value for value in told if value is not None])
+    shifts = np.linspace(0, 0.6, 13)
+    means = [np.mean([np.subtract(*map(np.mean, pair(shift)[::-1])) for _ in range(200)]) for shift in shifts]
+    needed = float(np.interp(size, means, shifts))
+    assert 0.7 < np.mean([clustered_p(*pair(needed), clusters) < 0.05 for _ in range(200)]) < 0.9
+    assert detectable_clusters(*pair(0.3), np.repeat(np.arange(9), 67)[:600].astype(str)) is None
+
+
+def test_areas_of_which_nothing_is_known() -> None:
+    labels = np.repeat([0, 1], 5)
+    worst = np.eye(2)[1 - labels]
+    span, p = auc_difference(labels, worst, worst[:, ::-1])
+    assert (span.value, span.low, span.high, p) == (1.0, -1.0, 1.0, 1.0)
+    labels = np.array([1, *[0] * 40])
+    random = np.random.default_rng(0).random((2, 41, 2))
+    span, p = auc_difference(labels, *random)
+    assert (span.low, span.high, p) == (-1.0, 1.0, 1.0)
+    span = auc_interval(labels, random[0])
+    assert (span.low, span.high) == (0.0, 1.0) and 0 < span.value < 1
 
 
 def test_areas_are_compared_in_pairs() -> None:

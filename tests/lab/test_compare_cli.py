@@ -61,9 +61,10 @@ def test_what_cannot_be_compared_says_why(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no scores.npz in this folder; write one with `mien evaluate"):
         load([one, tmp_path / "empty"])
-    (one / "metrics.json").write_text("[")
-    with pytest.raises(DataError, match="cannot be read"):
-        facts_beside(one / "scores.npz")
+    for broken in ("[", '{"model": null}', '{"model": {"macs": "many"}}', '{"model": {"macs": null}}'):
+        (one / "metrics.json").write_text(broken)
+        with pytest.raises(DataError, match="cannot be read"):
+            facts_beside(one / "scores.npz")
     with pytest.raises(SystemExit) as ended:
         cli.main(["compare", str(tmp_path / "absent.npz"), str(one)])
     assert ended.value.code == 1

@@ -1,5 +1,6 @@
 """Intervals and tests: worked examples, oracles that loop, and coverage by simulation."""
 
+from dataclasses import replace
 from math import comb
 from statistics import NormalDist
 
@@ -255,6 +256,12 @@ def test_rows_are_aligned_by_id_and_other_rows_refused() -> None:
     relabelled = Scores((second.labels + 1) % 7, second.probabilities, second.classes, second.ids, second.protocol)
     with pytest.raises(DataError, match="50 rows have other labels"):
         aligned(first, relabelled)
+    wrong = Scores(
+        np.where(np.arange(50) == 3, 9, second.labels), second.probabilities, first.classes, first.ids, first.protocol
+    )
+    for pair in ((first, wrong), (wrong, first)):
+        with pytest.raises(DataError, match="labels run from 0 to 9"):
+            aligned(*pair)
     twice = first.ids.copy()
     twice[7] = twice[8]
     same = Scores(first.labels, first.probabilities, first.classes, twice, first.protocol)
@@ -265,6 +272,14 @@ def test_rows_are_aligned_by_id_and_other_rows_refused() -> None:
     numbers = Scores(first.labels, first.probabilities, first.classes, np.arange(50), first.protocol)
     words = Scores(first.labels, first.probabilities, first.classes, np.arange(50).astype(str), first.protocol)
     assert aligned(numbers, words) is words
+
+
+def test_a_mean_of_what_is_not_negative_has_no_negative_bound() -> None:
+    scores = made_up(30, skill=50.0)
+    probabilities = scores.probabilities.copy()
+    probabilities[0] = np.roll(probabilities[0], 1)
+    found = intervals(replace(scores, probabilities=probabilities))
+    assert found["brier"].low == found["nll"].low == 0.0 and found["brier"].high <= 2.0
 
 
 def test_holm_by_hand() -> None:

@@ -102,9 +102,12 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """The T that minimises the NLL of softmax(log p / T) (Guo et al. 2017, section 4.2), to 1e-4 in ln T.
 
     probabilities: (N, C); or (V, N, C), V views of the same rows, whose mean at T is then what is fitted.
-    Fit it on rows that are not reported. NLL is convex in 1 / T, so a golden-section search over ln T finds the
+    Fit it on rows that are not reported. Rows of a class that gets no probability in any row, as one that the model does not know,
+    are left out: they would pull T wherever SMALLEST says. NLL is convex in 1 / T, so a golden-section search over ln T finds the
     minimum. Raises DataError when the best T lies on the edge of TEMPERATURES (say, when every row is right).
     """
+    known = probabilities.reshape(-1, probabilities.shape[-1]).max(axis=0)[labels] > 0
+    labels, probabilities = labels[known], probabilities[..., known, :]
     low, high = np.log(TEMPERATURES)
     ratio = (np.sqrt(5.0) - 1) / 2
 

@@ -17,6 +17,7 @@ from mien.lab.evaluation.paired import (
     McNemar,
     aligned,
     clustered_p,
+    detectable_clusters,
     detectable_rows,
     holm,
     mcnemar,
@@ -37,7 +38,10 @@ FACTS: tuple[tuple[str, str, float], ...] = (  # key, heading, divisor
     ("bytes", "file, MB", 1e6),
     ("ms_per_face", "ms a face", 1.0),
 )
-CLUSTERED = "rows share subjects, sequences or pictures: p (Holm) is a t test's by cluster, McNemar's p takes no account of them"
+CLUSTERED = (
+    "rows share subjects, sequences or pictures: p (Holm) is of a randomisation test by cluster, McNemar's p takes no account of "
+    "them"
+)
 SAME_PROTOCOL = ("dataset", "split", "label_rule", "data_fingerprint")
 
 
@@ -121,7 +125,6 @@ def _tests(scores: Mapping[str, Scores], clusters: np.ndarray | None, seed: int)
     right = {name: held.predictions == held.labels for name, held in scores.items()}
     exact = [mcnemar(right[a], right[b]) for a, b in pairs]
     redrawn = [paired_difference(scores[a], scores[b], clusters=clusters, seed=seed) for a, b in pairs]
-    independent = clusters is None
     p_values = (
         [t.p for t in exact] if clusters is None else [clustered_p(right[a], right[b], clusters) for a, b in pairs]
     )
@@ -133,7 +136,9 @@ def _tests(scores: Mapping[str, Scores], clusters: np.ndarray | None, seed: int)
             difference=difference.interval,
             mcnemar=test,
             adjusted=p,
-            detectable=_detectable(test) if independent else difference.detectable,
+            detectable=_detectable(test)
+            if clusters is None
+            else detectable_clusters(right[first], right[second], clusters),
             auc=_auc_difference(scores[first], scores[second], clusters),
         )
         for (first, second), test, difference, p in zip(pairs, exact, redrawn, adjusted, strict=True)
@@ -185,7 +190,7 @@ def pair_table(comparison: Comparison) -> Table:
     rows: list[tuple[str, ...]] = [
         (
             f"{test.second} - {test.first}",
-            "more than they differ" if test.detectable is None else f"{100 * test.detectable:.2f}",
+            "more than these rows can show" if test.detectable is None else f"{100 * test.detectable:.2f}",
             _with_span(test.difference, sign="+"),
             f"{test.mcnemar.only_first} / {test.mcnemar.only_second}",
             f"{test.mcnemar.p:.3g}",

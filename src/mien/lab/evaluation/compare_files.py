@@ -49,13 +49,13 @@ def facts_beside(file: Path) -> dict[str, float]:
     beside = file.parent / "metrics.json"
     try:
         held = json.loads(beside.read_text(encoding="utf-8")).get("model", {})
+        return {key: float(held[key]) for key, _, _ in FACTS if key in held}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DataError(
             f"{beside}: cannot be read ({error}); delete it, or write it again with `mien evaluate`"
         ) from None
-    return {key: float(held[key]) for key, _, _ in FACTS if key in held}
 
 
 def write(comparison: Comparison, out: Path) -> tuple[Path, ...]:
@@ -76,10 +76,6 @@ def html(comparison: Comparison) -> str:
     sections: Mapping[str, str] = {
         "Models": html_table(*model_table(comparison)),
         "Paired tests": html_table(*pair_table(comparison)),
-        **(
-            {"Notes": html_table(("protocols differ",), [(note,) for note in comparison.notes])}
-            if comparison.notes
-            else {}
-        ),
+        **({"Notes": html_table(("note",), [(note,) for note in comparison.notes])} if comparison.notes else {}),
     }
     return page("Comparison", sections, lead=f"{comparison.rows:,} faces; {words}")

@@ -23,6 +23,8 @@ from mien.lab.evaluation.statistics import (
     student_tail,
 )
 
+ONE_ROW = "a class of one row, which says nothing of others"
+
 
 def class_components(positive: np.ndarray, column: np.ndarray) -> np.ndarray:
     """(N,) float64: for a positive the fraction of negatives it beats, for a negative the fraction of positives that
@@ -82,10 +84,13 @@ def auc_interval(
     clusters: Sequence[str] | np.ndarray | None = None,
     level: float = LEVEL,
 ) -> Interval:
-    """Macro one-against-rest AUC with its normal interval (by cluster Student's t) from DeLong's variance, clipped to [0, 1]."""
+    """Macro one-against-rest AUC with its normal interval (by cluster Student's t) from DeLong's variance, clipped to [0, 1]. It
+    is [0, 1] where a class has one row, whose variance nobody knows."""
     value, components = macro_components(labels, probabilities)
     if clusters is not None and cluster_count(clusters) < 2:
         return Interval(value, 0.0, 1.0, level, ONE_CLUSTER)
+    if _fewest(labels) < 2:
+        return Interval(value, 0.0, 1.0, level, ONE_ROW)
     error = quantile(level, clusters) * component_variance(components, labels, clusters) ** 0.5
     how = "DeLong" if clusters is None else "DeLong, t by cluster"
     return Interval(value, max(0.0, value - error), min(1.0, value + error), level, how)
@@ -100,21 +105,29 @@ def auc_difference(
     level: float = LEVEL,
 ) -> tuple[Interval, float]:
     """second - first macro AUC on the same rows, its interval, and the two-sided p value of DeLong's paired test; by cluster both
-    are of Student's t with one degree of freedom fewer than clusters, and of one cluster say nothing."""
+    are of Student's t with one degree of freedom fewer than clusters. They say nothing of one cluster, of a class of one row, and
+    where the rows of every class differ alike, so that the variance is 0."""
     before, after = macro_components(labels, first), macro_components(labels, second)
     value = after[0] - before[0]
     if clusters is not None and cluster_count(clusters) < 2:
         return Interval(value, -1.0, 1.0, level, ONE_CLUSTER), 1.0
     deviation = component_variance(after[1] - before[1], labels, clusters) ** 0.5
+    if deviation == 0 and value == 0:
+        return Interval(0.0, 0.0, 0.0, level, "DeLong, paired"), 1.0
+    if deviation == 0 or _fewest(labels) < 2:
+        return Interval(value, -1.0, 1.0, level, ONE_ROW if deviation else "no variance"), 1.0
     error = quantile(level, clusters) * deviation
     return Interval(value, value - error, value + error, level, "DeLong, paired"), _two_sided(
         value, deviation, clusters
     )
 
 
+def _fewest(labels: np.ndarray) -> int:
+    """Rows of the class that has the fewest, of those that are present; of two, each is the other's rest."""
+    return int(np.unique(labels, return_counts=True)[1].min())
+
+
 def _two_sided(value: float, deviation: float, clusters: Sequence[str] | np.ndarray | None) -> float:
-    if deviation == 0:
-        return 1.0
     if clusters is None:
         return 2 * NormalDist().cdf(-abs(value) / deviation)
     return student_tail(abs(value) / deviation, cluster_count(clusters) - 1)

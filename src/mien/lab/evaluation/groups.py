@@ -8,6 +8,7 @@ import numpy as np
 from mien.errors import DataError
 from mien.lab.evaluation.scores import Scores
 from mien.lab.evaluation.statistics import (
+    FEWEST_CLUSTERS,
     LEVEL,
     REPLICATES,
     Interval,
@@ -21,7 +22,7 @@ from mien.lab.evaluation.statistics import (
 
 IDENTITIES = ("subject", "film", "sequence", "picture")  # names of what rows were sampled together by, the widest first
 # A group with fewer rows or clusters is shown but takes no part in the gap: by convention, as so few say little of a group.
-FEWEST, FEWEST_CLUSTERS = 30, 10
+FEWEST = 30
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """An interval for every headline number of one Scores. No torch."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -71,8 +72,9 @@ def intervals(
     error = calibration_error(reliability(labels, scores.probabilities))
     errors = _error_draws(drawn, cells, confidence, size)
     found["ece"] = percentile_interval(error, errors, clusters=clusters, level=level, how=how)
-    found["brier"] = mean_interval(row_briers(labels, scores.probabilities), clusters=clusters, level=level)
-    found["nll"] = mean_interval(_row_losses(scores), clusters=clusters, level=level)
+    for name, rows in (("brier", row_briers(labels, scores.probabilities)), ("nll", _row_losses(scores))):
+        span, (low, high) = mean_interval(rows, clusters=clusters, level=level), RANGES[name]
+        found[name] = replace(span, low=max(low, span.low), high=min(high, span.high))
     if len(np.unique(labels)) > 1:
         found["auc"] = auc_interval(labels, scores.probabilities, clusters=clusters, level=level)
     return found

@@ -10,19 +10,21 @@ import numpy as np
 from mien.errors import DataError, UsageError
 from mien.lab.evaluation.eval_needed import needs_eval
 from mien.lab.evaluation.intervals import RANGES
-from mien.lab.evaluation.metrics import COUNT_METRICS, confusion_counts
+from mien.lab.evaluation.metrics import COUNT_METRICS, checked, confusion_counts
 from mien.lab.evaluation.scores import Scores
 from mien.lab.evaluation.statistics import (
+    FEWEST_CLUSTERS,
     LEVEL,
     ONE_CLUSTER,
     REPLICATES,
     Interval,
+    cluster_codes,
     cluster_count,
     percentile_interval,
+    quantile,
     replicate_counts,
     standard_error,
     student_quantile,
-    student_tail,
 )
 
 POWER = 0.8  # the chance of seeing a difference of the detectable size; Cohen 1988's convention
@@ -54,6 +56,8 @@ class Difference:
 def aligned(first: Scores, second: Scores) -> Scores:
     """`second` with its rows in the order of `first`. Raises DataError unless both hold the same rows, labels and
     classes."""
+    for scores in (first, second):
+        checked(scores)
     names = " and ".join(repr(str(scores.protocol["model_sha256"]))[:14] for scores in (first, second))
     if first.classes != second.classes:
         raise DataError(f"{names} have other classes: {', '.join(first.classes)} against {', '.join(second.classes)}")
@@ -109,14 +113,26 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
 
 
 def clustered_p(first: np.ndarray, second: np.ndarray, clusters: Sequence[str] | np.ndarray) -> float:
-    """Two-sided p of the mean of second - first over rows that share clusters ((N,) bool vectors "this row is right"): its
-    cluster-robust standard error, Student's t with one degree of freedom fewer than clusters. 1.0 for a single cluster."""
-    differences = second.astype(np.float64) - first
-    freedom = cluster_count(clusters) - 1
-    error = standard_error(differences, clusters)
-    if freedom < 1 or error == 0:
-        return 1.0 if freedom < 1 or differences.mean() == 0 else 0.0
-    return student_tail(abs(float(differences.mean())) / error, freedom)
+    """Exact two-sided p of second - first over rows that share clusters ((N,) bool vectors "this row is right"): Fisher's
+    randomisation test, in which under the null each cluster's net difference falls either way with probability 1/2. p is the
+    chance of a sum as far from 0 as the one found. Where no two rows share a cluster this is McNemar's test."""
+    codes = cluster_codes(np.asarray(clusters))
+    nets = np.rint(np.bincount(codes, weights=second.astype(np.float64) - first)).astype(np.int64)
+    reached = np.ones(1)  # the chances of the sums -total, -total + 2, ... total of the net differences so far
+    for size, times in zip(*np.unique(np.abs(nets[nets != 0]), return_counts=True), strict=True):
+        steps = np.zeros(size * times + 1)
+        steps[::size] = _fair_coin(int(times))
+        reached = np.convolve(reached, steps)
+    far = np.abs(2 * np.arange(len(reached)) - (len(reached) - 1)) >= abs(int(nets.sum()))
+    return float(min(1.0, reached[far].sum()))
+
+
+def _fair_coin(tosses: int) -> np.ndarray:
+    """(tosses + 1,) chances of each number of heads."""
+    with needs_eval("paired tests"):
+        from scipy.stats import binom
+    chances: np.ndarray = binom.pmf(np.arange(tosses + 1), tosses, 0.5)
+    return chances
 
 
 def sign_test(less: int, more: int) -> float:
@@ -157,7 +173,7 @@ def paired_difference(
     interval = percentile_interval(value, draws, clusters=clusters, level=level, how=f"{how}, seed {seed}")
     tails = min((draws <= 0).sum(), (draws >= 0).sum())
     p = min(1.0, 2 * (int(tails) + 1) / (replicates + 1))
-    return Difference(metric, interval, p, _detectable_normal(float(draws.std(ddof=1)), level))
+    return Difference(metric, interval, p, _detectable(float(draws.std(ddof=1)), clusters, level))
 
 
 def _of_one_cluster(first: Scores, second: Scores, metric: str, level: float) -> Difference:
@@ -175,10 +191,31 @@ def _cell_difference(cells: np.ndarray, metric: Callable[[np.ndarray], np.ndarra
     return metric(cells.sum(axis=-2)) - metric(cells.sum(axis=-1))
 
 
-def _detectable_normal(standard_error: float, level: float) -> float:
-    """(z_{(1 + level) / 2} + z_power) standard errors."""
-    normal = NormalDist()
-    return (normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(POWER)) * standard_error
+def _detectable(deviation: float, clusters: Sequence[str] | np.ndarray | None, level: float) -> float:
+    """(z_{(1 + level) / 2} + z_power) standard errors; of G clusters by the noncentral t distribution of G - 1 degrees of freedom,
+    the bootstrap's deviation being too small by sqrt((G - 1) / G)."""
+    if clusters is None:
+        normal = NormalDist()
+        return (normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(POWER)) * deviation
+    freedom = cluster_count(clusters) - 1
+    return noncentrality(quantile(level, clusters), freedom) * deviation * ((freedom + 1) / freedom) ** 0.5
+
+
+def detectable_clusters(
+    first: np.ndarray, second: np.ndarray, clusters: Sequence[str] | np.ndarray, *, level: float = LEVEL
+) -> float | None:
+    """The smallest accuracy difference that `clustered_p` sees on such rows with POWER, by the noncentral t distribution from the
+    cluster-robust standard error of the difference of two (N,) bool vectors "this row is right". None where the difference
+    would exceed the rows on which the two disagree, or these lie in fewer than FEWEST_CLUSTERS."""
+    differences = second.astype(np.float64) - first
+    disagree = first != second
+    codes = cluster_codes(np.asarray(clusters))
+    if len(np.unique(codes[disagree])) < FEWEST_CLUSTERS:
+        return None
+    needed = noncentrality(quantile(level, clusters), cluster_count(clusters) - 1) * standard_error(
+        differences, clusters
+    )
+    return needed if needed <= disagree.mean() else None
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

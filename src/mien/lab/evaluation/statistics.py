@@ -17,6 +17,7 @@ from mien.lab.evaluation.eval_needed import needs_eval
 
 REPLICATES = 2000  # Monte-Carlo error of a 2.5 % quantile's level: sqrt(.025 * .975 / 2000) = 0.35 points
 LEVEL = 0.95
+FEWEST_CLUSTERS = 10  # of which what a test by cluster would see is told: of fewer its distribution is too coarse
 ONE_CLUSTER = "one cluster, whose rows say nothing of others"  # how an interval that holds all values came about
 PROFILES = 5000  # above this many distinct clusters a multinomial over them costs more than drawing rows
 

@@ -4,9 +4,9 @@
     python benchmarks/ablations.py                                                            only the results, from the records
 
 START is a checkpoint of the network (mien-small-7's best.ckpt: 48 epochs from a random start, both label sets), ANSWERS what
-`mien cross-fit` wrote of fold-1-of-3-second, fold-2-of-3-second and fold-3-of-3-second. Every pass has
-the same faces (FER-2013's Training), epochs, augmentation and learning rate; its loss alone differs. The epoch is chosen on
-PublicTest, on which the accuracy is told: by that accuracy, of a pass on both label sets by the mean of both. Records go to benchmarks/ablations, results to
+`mien cross-fit` wrote of fold-1-of-3-second, fold-2-of-3-second and fold-3-of-3-second. Every pass has the same faces (FER-2013's
+Training), epochs, augmentation and learning rate; its loss alone differs. The epoch is chosen on PublicTest, on which the accuracy
+is told: by that accuracy, of a pass on both label sets by the mean of both. Records go to benchmarks/ablations, results to
 benchmarks/results/ablations.json. Killed, it goes on where it was.
 """
 

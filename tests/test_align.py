@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mien.card import CropSpec
+from mien.errors import UsageError
 from mien.faces import align
 from mien.faces.detect import Detection
 from mien.faces.mtcnn import Mtcnn
@@ -101,6 +102,9 @@ def test_without_landmarks_the_crop_is_the_box() -> None:
     np.testing.assert_array_equal(same, image)
     (part,) = align.cut(image, [Detection((-10, 8.2, 24, 60), 1.0, None)], crop=CROP, input=SPEC)
     np.testing.assert_array_equal(part, image[8:, :24])
+    for box in ((-50, -50, -10, -10), (10.2, 10, 10.4, 40), (70, 0, 90, 20)):
+        with pytest.raises(UsageError, match="holds no pixel of the picture of 64 x 48 px"):
+            align.cut(image, [Detection(box, 1.0, None)], crop=CROP, input=SPEC)
 
 
 def test_a_turned_portrait_gives_nearly_the_same_crop(hopper: np.ndarray) -> None:

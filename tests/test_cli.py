@@ -185,6 +185,25 @@ def test_a_table_that_mien_did_not_write_is_not_replaced(
         assert run("read", portrait, "--model", tiny_model, "-o", out, "--format", format).status == 0
 
 
+def test_a_picture_that_mien_did_not_write_is_not_replaced(
+    run, portrait: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """What lies beside a table of mien's is its own to replace."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "hopper-mien.png").write_text("precious")
+    for _ in range(2):
+        ran = run("read", portrait, "--model", tiny_model, "-o", out)
+        assert ran.status == 2 and f"{out / 'hopper-mien.png'} is there already, and no table of mien's" in ran.err
+    assert [path.read_text() for path in out.iterdir()] == ["precious"]
+    (out / "hopper-mien.png").unlink()
+    for _ in range(2):
+        assert run("read", portrait, "--model", tiny_model, "-o", out).status == 0
+    bare = tmp_path / "bare"
+    assert run("read", portrait, "--model", tiny_model, "-o", bare, "--no-annotate").status == 0
+    assert [path.name for path in bare.iterdir()] == ["faces.csv"]
+
+
 def test_what_is_to_be_read_is_not_overwritten(run, portrait: Path, tiny_model: Path) -> None:
     listed = portrait.with_name("faces.csv")
     listed.write_text("source,label\nhopper.png,happy\n")
@@ -301,6 +320,10 @@ def test_whole_and_min_face(run, portrait: Path, tiny_model: Path) -> None:
         (["{picture}", "--max-pixels", "0"], "--max-pixels 0: expected a finite number of megapixels above 0"),
         (["{picture}", "--max-pixels", "inf"], "--max-pixels inf: expected a finite number"),
         (["{picture}", "--format", "nonsense"], "'nonsense': expected one of csv, jsonl, parquet"),
+        (["{picture}", "--format", "jsonl"], "--format is of the table that -o writes: name a folder with -o"),
+        (["{picture}", "--workers", "2"], "--workers is for the job of a folder or list"),
+        (["{picture}", "--fps", "0"], "--fps is for videos: name one, or leave it out"),
+        (["{picture}", "--detector", "yunet:absent.onnx"], "absent.onnx"),
         (["{picture}", "--nonsense"], "No such option"),
         ([], "Missing argument"),
     ],

@@ -170,6 +170,8 @@ def test_transparency_lies_on_white() -> None:
     palette = Image.new("P", (4, 4), 3)
     palette.putpalette([0] * 768)
     assert (images.load(encoded(palette, "PNG", transparency=3)) == 255).all()
+    wide = Image.fromarray(np.array([[1000, 40000], [40000, 1000]], np.uint16))
+    assert images.load(encoded(wide, "PNG", transparency=1000))[..., 0].tolist() == [[255, 156], [156, 255]]
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])

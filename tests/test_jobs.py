@@ -102,6 +102,15 @@ def test_lists_name_pictures(tmp_path: Path) -> None:
     found = images.gather([tmp_path / "l.txt"])
     assert [path.name for path in found] == ["there.png", "blank.png ", "absent.png "]
     assert storage.gather([str(tmp_path / "l.txt")]) == [str(path) for path in found]
+    odd = "we\x85ird\u2028.png"
+    (tmp_path / "l.txt").write_bytes(f"{odd}\rb.png\n".encode())
+    assert images.gather([tmp_path / "l.txt"]) == [tmp_path / odd, tmp_path / "b.png"]
+    for name in ("wide.txt", "wide.csv"):  # as PowerShell 5 writes it
+        (tmp_path / name).write_text("source\na.png\n", encoding="utf-16")
+        with pytest.raises(
+            UsageError, match=rf"{name}: it holds NUL bytes, as UTF-16 text does; save the list as UTF-8"
+        ):
+            images.gather([tmp_path / name])
     (tmp_path / "none.csv").write_text("id,name\n1,a.jpg\n")
     with pytest.raises(UsageError, match=r"columns are id, name; expected .*path"):
         images.gather([tmp_path / "none.csv"])
@@ -248,6 +257,46 @@ def test_a_table_that_no_job_wrote_is_not_overwritten(tree: Path, tmp_path: Path
         with pytest.raises(UsageError, match=r"faces\.csv is there already, and no job wrote it"):
             run(tree, out, settings)
     assert [path.name for path in out.iterdir()] == ["faces.csv"] and (out / "faces.csv").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("name", ["part-0.parquet", "part-00000-1a2b.snappy.parquet", "part-000000.parquet"])
+def test_a_table_of_another_programs_parts_is_kept(
+    tree: Path, tmp_path: Path, settings: worker.Settings, tiny_model: Path, name: str
+) -> None:
+    """Arrow's names for its parts, Spark's, and a name that mien might have given."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = tmp_path / "out" / "faces.parquet"
+    table.mkdir(parents=True)
+    parquet.write_table(arrow.table({"x": [1, 2]}), table / name)
+    before = (table / name).read_bytes()
+    with pytest.raises(UsageError, match=r"faces\.parquet is there already, and no job wrote it"):
+        run(tree, tmp_path / "out", settings, format="parquet")
+    with pytest.raises(UsageError, match=r"faces\.parquet is there already, and mien did not write it"):
+        tables.refuse_foreign(table)
+    assert [(path.name, path.read_bytes()) for path in table.iterdir()] == [(name, before)]
+
+
+def test_parts_at_a_url_that_no_job_wrote_are_kept(tree: Path, tmp_path: Path, settings: worker.Settings) -> None:
+    """Another program's, and those of a job in a folder; and the other way round."""
+    pytest.importorskip("fsspec")
+    pictures = images.in_folder(tree / "b" / "c")
+
+    def at_url(place: Path, format: str = "csv") -> jobs.Summary:
+        return jobs.run(pictures, place.as_uri(), settings=settings, workers=1, format=format)
+
+    spark = tmp_path / "spark" / "faces.csv" / "part-00000-1a2b.csv"
+    spark.parent.mkdir(parents=True)
+    spark.write_text("x\n1\n")
+    with pytest.raises(UsageError, match=r"faces\.csv is there already, and no job at a URL wrote it"):
+        at_url(tmp_path / "spark")
+    assert spark.read_text() == "x\n1\n" and not (tmp_path / "spark" / "journal").exists()
+    run(tree / "b" / "c", tmp_path / "folder", settings)
+    for format in ("csv", "jsonl"):
+        with pytest.raises(UsageError, match=r"is there already, and no job at a URL wrote it"):
+            at_url(tmp_path / "folder", format)
+    assert at_url(tmp_path / "url").read == at_url(tmp_path / "url").read == 2
+    with pytest.raises(UsageError, match="holds the table of a folder job"):
+        jobs.refuse_a_jobs_folder(tmp_path / "url")
 
 
 @pytest.mark.parametrize("format", ["csv", "parquet"])

@@ -85,6 +85,26 @@ def test_failed_files_are_read_again_and_stand_once(
     assert {path.name for path in Path(found.out).parent.iterdir()} == {jobs.JOURNAL, f"faces.{format}"}
 
 
+def test_what_is_no_longer_asked_for_is_told_apart(
+    folder: Path,
+    read: Callable[..., jobs.Summary],
+    tmp_path: Path,
+    tiny_model: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A broken file that was removed fails no later run."""
+    assert (read().failed, read().gone) == (3, 0)
+    for name in ("a", "d"):
+        (folder / f"{name}.png").unlink()
+    assert (read().failed, read().failed_before, read().gone) == (3, 1, 2)
+    mend(folder, f"c {ODD}")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["read", str(folder), "-o", str(tmp_path / "out"), "--model", str(tiny_model), "--retry-failed"])
+    assert ended.value.code == 0
+    assert "files that failed in an earlier run and are not among today's: 2" in capsys.readouterr().err
+
+
 def test_rows_that_stay_keep_their_bytes(folder: Path, read: Callable[..., jobs.Summary]) -> None:
     before = Path(read().out).read_bytes().split(b"\r\n")
     after = Path(read(retry_failed=True).out).read_bytes().split(b"\r\n")

@@ -23,7 +23,7 @@ from mien.errors import UsageError, VideoError
 from mien.faces.detect import Detection
 from mien.pace import Pace
 from mien.tracking import Follower, FrameReading
-from mien.video import Video
+from mien.video import Clock, Video
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
 
@@ -96,6 +96,54 @@ def test_variable_frame_rate_keeps_its_times(tmp_path: Path) -> None:
         assert [frame.number for frame in video.frames(Pace(fps=2))] == [0, 2, 5]
     with Video(path) as video:
         assert [frame.number for frame in video.frames(Pace(every=3))] == [0, 3, 6]
+
+
+def test_joined_recordings_keep_their_clock(run, tmp_path: Path) -> None:
+    """Two transport streams as `cat` joins them: the second's times, and its sound's, begin anew. Every frame is read at its own
+    time, and the copy has all pictures and all sound."""
+    path = films.write(tmp_path / "v.ts", numbered(20), rate=10, sound_s=2.0)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(path.read_bytes() * 2)
+    with Video(joined) as video:
+        frames = list(video.frames())
+        assert [number_of(frame.image) for frame in frames] == [*range(20), *range(20)] and video.problems == []
+    times = np.array([frame.time_s for frame in frames])
+    assert times - times[0] == pytest.approx(np.arange(40) / 10, abs=0.01)
+    with Video(joined) as video:
+        assert [frame.number for frame in video.frames(Pace(fps=2))] == list(range(0, 40, 5))
+    status, _, errors = run("read", joined, "-o", tmp_path / "out")
+    assert (status, errors) == (0, "")
+    with av.open(str(tmp_path / "out" / "annotated.mp4")) as copy:
+        assert sum(1 for _ in copy.decode(video=0)) == 40
+    with av.open(str(tmp_path / "out" / "annotated.mp4")) as copy:
+        assert sum(frame.samples for frame in copy.decode(audio=0)) / 44_100 == pytest.approx(4.0, abs=0.2)
+
+
+def test_a_single_wrong_time_moves_no_other() -> None:
+    clock = Clock()
+    told = [0.0, 1.0, 2.0, 0.3, 4.0, 5.0]
+    found, before = [], 0.0
+    for time_s in told:
+        before = max(before, clock.read(time_s, goes_on_at=before + 1.0))
+        found.append(before)
+    assert found == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_a_cover_is_not_the_film(tmp_path: Path) -> None:
+    path = tmp_path / "cover.mkv"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("mjpeg", rate=1), container.add_stream("libx264", rate=25)]
+        for stream, size, format in zip(streams, ((64, 64), (128, 96)), ("yuvj420p", "yuv420p"), strict=True):
+            stream.width, stream.height = size
+            stream.pix_fmt = format
+        for stream, count in zip(streams, (1, 5), strict=True):
+            for number in range(count):
+                frame = av.VideoFrame.from_ndarray(np.zeros((stream.height, stream.width, 3), np.uint8), format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    with Video(path) as video:
+        assert [frame.image.shape for frame in video.frames()] == [(96, 128, 3)] * 5
 
 
 def test_fps_does_not_drift(tmp_path: Path) -> None:

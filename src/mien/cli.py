@@ -344,10 +344,11 @@ def _read_all(
     if out:
         jobs.refuse_a_jobs_folder(out)
         tables.refuse_foreign(tables.place(format, out))
+        _folder(out)
     copies: list[Path] | list[None] = [None] * len(pictures)
-    keep = () if not out or tables.own(_folder(out)) else out.iterdir()  # copies beside a table of mien's are mien's
     if out and annotate:
-        copies = draw.copy_paths(pictures, out, keep=keep)
+        copies = draw.copy_paths(pictures, out)
+        _refuse_what_lies_there(copies, out)
     table: list[tables.Row] = []
     written: list[Path] = []
     failed = 0
@@ -376,6 +377,15 @@ def _read_all(
     if json:
         print(tables.to_json(table))
     return not failed
+
+
+def _refuse_what_lies_there(copies: list[Path], out: Path) -> None:
+    """Raises UsageError where a copy would replace what mien did not write: beside a table of mien's the copies are mien's."""
+    from mien import tables
+
+    found = next((copy for copy in copies if copy.exists()), None)
+    if found and not tables.own(out):
+        raise UsageError(f"{found} is there already, and no table of mien's beside it: choose another folder for -o")
 
 
 def _no_copy(path: Path, copy: Path, error: OSError) -> str:

@@ -88,14 +88,14 @@ def save(picture: Image.Image, path: Path) -> Path:
     return path
 
 
-def copy_paths(sources: Iterable[Path], folder: Path, *, keep: Iterable[Path] = ()) -> list[Path]:
-    """A path in `folder` for the annotated copy of each source: no two alike, none of them a source or one of `keep`.
+def copy_paths(sources: Iterable[Path], folder: Path) -> list[Path]:
+    """A path in `folder` for the annotated copy of each source: no two alike, none of them a source.
 
     JPEGs stay JPEGs, everything else becomes PNG. Names are compared without case, as some file systems do. A long name
     is cut.
     """
     sources = list(sources)
-    taken = {os.path.realpath(source).lower() for source in (*sources, *keep)}
+    taken = {os.path.realpath(source).lower() for source in sources}
     paths = []
     for source in sources:
         path = _free_path(source, Path(os.path.realpath(folder)), taken)

@@ -129,6 +129,22 @@ def test_a_single_wrong_time_moves_no_other() -> None:
     assert found == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
 
 
+def test_no_frame_is_lost_where_the_sound_comes_first(tmp_path: Path) -> None:
+    """Those, too, that the decoder holds back until the end."""
+    plain, path = films.write(tmp_path / "v.mp4", numbered(10), sound_s=0.3), tmp_path / "turned.mp4"
+    with av.open(str(plain)) as film, av.open(str(path), "w") as container:
+        copies = {
+            stream.index: container.add_stream_from_template(stream)
+            for stream in (film.streams.audio[0], film.streams.video[0])
+        }
+        for packet in film.demux():
+            if packet.dts is not None:
+                packet.stream = copies[packet.stream.index]
+                container.mux(packet)
+    with Video(path) as video:
+        assert [number_of(frame.image) for frame in video.frames()] == list(range(10)) and video.problems == []
+
+
 def test_a_cover_is_not_the_film(tmp_path: Path) -> None:
     path = tmp_path / "cover.mkv"
     with av.open(str(path), "w") as container:

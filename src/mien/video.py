@@ -167,7 +167,7 @@ class Video:
             except av.error.FFmpegError as error:
                 self.problems.append(f"the file breaks off ({_reason(error)})")
                 return
-            if packet.stream_index != self._stream.index:
+            if packet.stream.index != self._stream.index:
                 self._others_end_s = max(self._others_end_s, _end(packet))
                 continue
             try:

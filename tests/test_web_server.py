@@ -143,6 +143,36 @@ def test_a_head_that_does_not_end_is_given_up(tiny_model: Path) -> None:
                 assert connection.recv(100) == b""  # closed; START later this would be a timeout
 
 
+def test_a_body_that_goes_on_after_the_answer_is_given_up(tiny_model: Path) -> None:
+    asked = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n"
+    with as_process(tiny_model, "--seconds", "1") as served:
+        with connected(served) as connection:
+            connection.sendall(asked)
+            assert b'{"status":"ok"}' in received(connection, b"}")
+            connection.sendall(b"a")
+            assert connection.recv(100) == b""  # closed; START later this would be a timeout
+        with connected(served) as connection:
+            connection.sendall(asked.replace(b"Content-Length: 1000000", b"Transfer-Encoding: chunked"))
+            assert b'{"status":"ok"}' in received(connection, b"}")
+            connection.sendall(b"ZZ\r\n")
+            assert connection.recv(100) == b""
+        assert served.stop() == (0, "", "Invalid HTTP request received.\n")
+
+
+def test_a_refusal_is_seen_by_a_client_that_is_still_sending(tiny_model: Path) -> None:
+    """Python's urllib asks to close the connection, and sends everything before it reads."""
+    options = ("--host", "0.0.0.0", "--max-body", "4", "--seconds", "20")
+    with as_process(tiny_model, *options, environment={"MIEN_TOKEN": TOKEN}) as served:
+        for _ in range(5):
+            with connected(served) as connection:
+                connection.sendall(head(served, 6_000_000))
+                connection.sendall(bytes(6_000_000))
+                assert connection.recv(100).startswith(b"HTTP/1.1 401 ")
+    with as_process(tiny_model, "--max-body", "1", "--seconds", "2") as served, connected(served) as connection:
+        connection.sendall(head(served, 1_900_000) + b"--x\r\n")  # slower than the server waits
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
 def received(connection: socket.socket, end: bytes) -> bytes:
     found = b""
     while not found.endswith(end):

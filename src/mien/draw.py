@@ -163,7 +163,7 @@ def _font(size: float) -> FreeTypeFont:
 def _ink_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
     """Light or dark type, whichever stands out from `colour` (ITU-R 601 luma)."""
     red, green, blue = colour
-    return PLATE if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else INK
+    return PLATE if 0.299 * red + 0.587 * green + 0.114 * blue > 100 else INK
 
 
 def _panel_size(face: Face, font: FreeTypeFont) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from mien import tables
 from mien.reader import Reader
 from mien.web import metrics as prometheus
 from mien.web import openapi, uploads
-from mien.web.guard import Door, Guard, respond
+from mien.web.guard import Door, Guard
 from mien.web.limits import Gate, Limits, RefusedError, slow_upload, too_slow
 from mien.web.work import Work
 
@@ -48,12 +48,13 @@ def create_app(
     metrics = prometheus.Metrics(gate, model=info)
     work = Work(reader, limits=limits, metrics=metrics, workers=workers or os.cpu_count() or 1)
     app = FastAPI(title="mien", version=mien.__version__, docs_url=None, redoc_url=None, lifespan=_lifespan(work))
-    app.exception_handler(HTTPException)(_refuse_unknown)
+    app.exception_handler(HTTPException)(_refuse_unknown)  # raised, so that the guard counts it
     _add_reading(app, gate, work)
     _add_information(app, model, metrics)
     _add_pages(app)
     paths = {path for route in app.routes if isinstance(path := getattr(route, "path", None), str)}
-    app.add_middleware(Guard, door=door or Door(), metrics=metrics, paths=paths)
+    app.add_middleware(Guard, door=door or Door(), limits=limits, metrics=metrics, paths=paths)
+    app.openapi_schema = openapi.with_token(app.openapi())
     return app
 
 
@@ -121,7 +122,8 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 def _add_information(app: FastAPI, model: dict[str, Any], metrics: prometheus.Metrics) -> None:
-    @app.get("/v1/model")
+    @app.head("/v1/model", include_in_schema=False)
+    @app.get("/v1/model", responses=openapi.GUARDED)
     async def describe_model() -> dict[str, Any]:
         """The model's card, SHA-256 and licence, and the server's limits."""
         return model
@@ -132,7 +134,8 @@ def _add_information(app: FastAPI, model: dict[str, Any], metrics: prometheus.Me
         """That the server answers."""
         return {"status": "ok"}
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @app.head("/metrics", include_in_schema=False)
+    @app.get("/metrics", response_class=PlainTextResponse, responses=openapi.GUARDED)
     async def show_metrics() -> Response:
         """Prometheus' text format."""
         return Response(metrics.text(), headers={"Content-Type": prometheus.CONTENT_TYPE})
@@ -155,4 +158,4 @@ async def _refuse_unknown(request: Request, error: Exception) -> Response:
     """404 and 405 in the same form as every other refusal."""
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method"}.get(error.status_code, "http")
-    return respond(RefusedError(error.status_code, code, str(error.detail), headers=error.headers or {}))
+    raise RefusedError(error.status_code, code, str(error.detail), headers=error.headers or {})

@@ -85,7 +85,7 @@ function drawLabel(context, text, box, size, colour) {
 
 function isDark(colour) {
   const [red, green, blue] = [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));
-  return 0.299 * red + 0.587 * green + 0.114 * blue <= 110; // ITU-R 601 luma
+  return 0.299 * red + 0.587 * green + 0.114 * blue <= 100; // ITU-R 601 luma
 }
 
 /** A row for each class beside the box, in smaller type if need be, where it hides no face. */

@@ -5,6 +5,8 @@ refused; and a name that it had resolve to this machine (DNS rebinding) arrives 
 CORS headers: no other site may read an answer.
 """
 
+import asyncio
+import contextlib
 import hmac
 import ipaddress
 import logging
@@ -19,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mien.web.limits import RefusedError
+from mien.web.limits import Limits, RefusedError
 from mien.web.metrics import Metrics
 
 GUARDED = ("/v1/", "/metrics")  # what needs the token; the page itself and /healthz hold no secret
@@ -82,9 +84,10 @@ class Door:
 class Guard:
     """ASGI middleware around the whole application: the door, the headers, the counters, and the last resort."""
 
-    def __init__(self, app: ASGIApp, *, door: Door, metrics: Metrics, paths: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, *, door: Door, limits: Limits, metrics: Metrics, paths: Collection[str]) -> None:
         self._app = app
         self._door = door
+        self._limits = limits
         self._metrics = metrics
         self._paths = frozenset(paths)
 
@@ -92,13 +95,15 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send)
+        answer, body = _Answer(send), _Body(receive)
         start = time.perf_counter()
         try:
             self._door.check(scope["path"], Headers(scope=scope))
-            await self._app(scope, receive, answer.send)
+            await self._app(scope, body.receive, answer.send)
         except RefusedError as refusal:
             self._metrics.refusals.add(refusal.code)
+            if "expect" not in Headers(scope=scope) and refusal.status != 408:  # who asked first is answered at once
+                await body.discard(most=2 * self._limits.body, seconds=self._limits.seconds)
             await respond(refusal)(scope, receive, answer.send)
         except ClientDisconnect:
             answer.status = answer.status or 499  # nginx's code for it, counted and never sent
@@ -113,6 +118,27 @@ class Guard:
         self._metrics.requests.add(path, str(status))
         if path == READ and status == 200:
             self._metrics.seconds.observe(seconds)
+
+
+class _Body:
+    """Passes a request's body on, and knows when it is all there."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._complete = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        return message
+
+    async def discard(self, *, most: int, seconds: float) -> None:
+        """Forget what is left: a client that is cut off while it sends may never see the answer. most, seconds: bytes and time
+        after which it is cut off all the same."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._complete and most >= 0:
+                    most -= len((await self.receive()).get("body", b""))
 
 
 class _Answer:

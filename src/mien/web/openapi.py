@@ -22,6 +22,7 @@ REQUEST: dict[str, Any] = {
 }
 
 _TEXT = ("source", "expression", "status")
+_ALWAYS = ("source", "status")  # every row says
 _REFUSALS = {
     401: "The token is missing or wrong",
     403: "Another site's page, or a Host that is not this server's",
@@ -30,13 +31,14 @@ _REFUSALS = {
     415: "Not multipart/form-data, or not a picture in a format that mien reads",
     422: "Not well-formed, a damaged picture, or too many faces in one",
     429: "Too many requests under way",
+    500: "A defect of mien's",
     503: "No answer in time",
 }
 
 
 def _row() -> dict[str, Any]:
     kinds = {name: "string" if name in _TEXT else "integer" if name == "face" else "number" for name in tables.COLUMNS}
-    properties = {name: {"type": [kind, "null"]} for name, kind in kinds.items()}
+    properties = {name: {"type": kind if name in _ALWAYS else [kind, "null"]} for name, kind in kinds.items()}
     return {"type": "object", "required": list(tables.COLUMNS), "properties": properties}
 
 
@@ -54,6 +56,7 @@ def _refusal(description: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
+GUARDED: dict[int | str, dict[str, Any]] = {status: _refusal(_REFUSALS[status]) for status in (401, 403)}
 READ: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A row for each face; box in px of the upright picture, probabilities 0-1",
@@ -61,3 +64,13 @@ READ: dict[int | str, dict[str, Any]] = {
     },
     **{status: _refusal(description) for status, description in _REFUSALS.items()},
 }
+
+
+def with_token(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema that also says where a token may be asked for."""
+    schema.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            if "401" in operation["responses"]:
+                operation["security"] = [{}, {"token": []}]  # where the server was started without one, none
+    return schema

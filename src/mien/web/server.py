@@ -20,6 +20,8 @@ from mien.errors import UsageError
 from mien.web.guard import Door
 
 BACKLOG = 1024  # connections that wait to be accepted; the limits turn requests away, not the kernel
+SELDOM = 60  # s
+_NO_SOCKET = "socket.accept() out of system resource"
 SHORTEST_TOKEN = 16  # characters; `secrets.token_urlsafe()` gives 43
 
 
@@ -114,7 +116,8 @@ class _Server(uvicorn.Server):
 
 
 def _protocol(seconds: float) -> type[H11Protocol]:
-    """uvicorn's protocol, which waits for the rest of a request's head as long as a client likes; this one does not."""
+    """uvicorn's protocol, which waits as long as a client likes for the rest of a request's head, and for the rest of a body whose
+    request is answered; this one does not."""
 
     class Protocol(H11Protocol):
         _late: asyncio.TimerHandle | None = None
@@ -124,8 +127,14 @@ def _protocol(seconds: float) -> type[H11Protocol]:
             self._late = self.loop.call_later(seconds, transport.close)
 
         def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            waits = self.conn.their_state is h11.IDLE  # for the head of a request
+            try:
+                super().data_received(data)
+            except h11.LocalProtocolError:  # not HTTP, and no refusal can be sent any more
+                self.transport.close()
+                return
+            answered = self.cycle is not None and self.cycle.response_complete
+            theirs = self.conn.their_state
+            waits = theirs is h11.IDLE or (answered and theirs is h11.SEND_BODY)
             if self._late and not waits:
                 self._late.cancel()
                 self._late = None
@@ -146,9 +155,32 @@ def _ignore(number: int, frame: object) -> None:
 
 def _keep_quiet() -> None:
     """Pillow warns about what it finds in a picture, the multipart parser about the characters around it; a server's log
-    says nothing about either."""
+    says nothing about either, and nothing a thousand times."""
     terminal.tame_pillow()
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_advice)
+    logging.getLogger("asyncio").addFilter(_Seldom(_NO_SOCKET))
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    """Whether it is not uvicorn's advice to install a WebSocket library for a request that asks for one."""
+    return "WebSocket" not in record.getMessage() and "upgrade request" not in record.getMessage()
+
+
+class _Seldom(logging.Filter):
+    """Lets what begins so through once in SELDOM: asyncio says it for every connection that it cannot accept."""
+
+    def __init__(self, beginning: str) -> None:
+        super().__init__()
+        self._beginning, self._last = beginning, -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.getMessage().startswith(self._beginning):
+            return True
+        if record.created < self._last + SELDOM:
+            return False
+        self._last, record.exc_info = record.created, None
+        return True
 
 
 def _is_loopback(host: str) -> bool:

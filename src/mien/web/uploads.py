@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import python_multipart
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from mien.web.limits import Limits, RefusedError, Ticket, too_large
 
@@ -29,46 +29,12 @@ async def receive(request: Request, *, limits: Limits, ticket: Ticket) -> list[P
 
     Raises RefusedError: 413 too large or too many, 415 not multipart, 422 not well-formed, 429 no place.
     """
-    body = _Body(request)
-    try:
-        ticket.admit()
-        boundary = _boundary(request)
-        length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > limits.body:
-            raise too_large(limits)
-        return await parse(body.chunks(), boundary, limits=limits, ticket=ticket)
-    except RefusedError:
-        await body.discard(most=2 * limits.body)
-        raise
-
-
-class _Body:
-    """A request's body as it arrives."""
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._complete = False
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """What is left of it. Raises ClientDisconnect."""
-        while not self._complete:
-            message = await self._request.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            self._complete = not message.get("more_body", False)
-            yield message.get("body", b"")
-
-    async def discard(self, *, most: int) -> None:
-        """Forget what is left: a client that is cut off while it sends may never see the answer.
-
-        most: bytes after which it is cut off all the same. A client that asked before sending is answered at once.
-        """
-        if "expect" in self._request.headers:
-            return
-        async for chunk in self.chunks():
-            most -= len(chunk)
-            if most < 0:
-                return
+    ticket.admit()
+    boundary = _boundary(request)
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limits.body:
+        raise too_large(limits)
+    return await parse(request.stream(), boundary, limits=limits, ticket=ticket)
 
 
 async def parse(stream: AsyncIterator[bytes], boundary: bytes, *, limits: Limits, ticket: Ticket) -> list[Picture]:

@@ -59,8 +59,12 @@ class Work:
         results = await asyncio.gather(*(self._attempt(picture) for picture in pictures))
         for result in results:
             self._count(result)
-        if all(isinstance(result, RefusedError) for result in results):
-            raise next(result for result in results if isinstance(result, RefusedError))
+        refused = [result for result in results if isinstance(result, RefusedError)]
+        whole = len(refused) == len(results)
+        for refusal in refused[whole:]:  # what is raised is counted where the request is
+            self._metrics.refusals.add(refusal.code)
+        if whole:
+            raise refused[0]
         return [row for picture, result in zip(pictures, results, strict=True) for row in _rows(picture, result)]
 
     async def _attempt(self, picture: Picture) -> Reading | RefusedError:
@@ -96,7 +100,6 @@ class Work:
     def _count(self, result: Reading | RefusedError) -> None:
         if isinstance(result, RefusedError):
             self._metrics.pictures.add("refused")
-            self._metrics.refusals.add(result.code)
         else:
             self._metrics.pictures.add(result.status)
             self._metrics.faces.add(by=len(result))

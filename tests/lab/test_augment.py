@@ -48,6 +48,17 @@ def test_a_random_window_is_cut_inside_the_picture() -> None:
     assert torch.allclose(cut[:, 0, 20, 1:] - cut[:, 0, 20, :-1], torch.tensor(0.01), atol=1e-4)
 
 
+def test_a_share_of_a_random_window_is_cut_from_the_whole_picture() -> None:
+    """80 of 100 px, and of the window four fifths of the area: the part begins anywhere that it fits."""
+    ramp = (torch.arange(100.0) / 100).expand(400, 1, 100, 100).contiguous()
+    for area, part in ((1.0, 80.0), (0.8, 80 * 0.8**0.5)):
+        cut = augment(ramp, np.arange(400), Augment(area=(area, area)), size=80, window=0.8, seed=0, epoch=0)
+        begins, ends = cut[:, 0, 40, 0] * 100, cut[:, 0, 40, -1] * 100
+        assert ((ends - begins) / 79 * 80 - part).abs().max() < 0.1
+        assert 0 <= begins.min() < 2 and 97 - part < begins.max() <= 100 - part
+        assert ends.max() <= 99.01
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -22,7 +22,7 @@ from mien.lab.training.export import TrainedRun
 from mien.lab.training.parts import Part
 from mien.lab.training.recipes import Choice
 from mien.lab.training.teacher import RowAnswers, load_teacher
-from mien.lab.training.trainer import Source, train
+from mien.lab.training.trainer import Source, _left_out, train
 
 pytestmark = pytest.mark.slow  # tiny trainings
 
@@ -61,6 +61,34 @@ def test_every_row_is_answered_by_the_run_that_left_it_out(world: dict[str, Path
         for head, answers in found.probabilities.items():
             expected = (run.run(pictures).probabilities[head] + run.run(mirrored).probabilities[head]) / 2
             assert np.allclose(answers[rows], expected, atol=1e-6)
+
+
+def test_what_went_before_a_start_counts_too(world: dict[str, Path], tmp_path: Path) -> None:
+    """A start that left the part out is no start for it where its own start or teacher had learnt it, or other rows were dealt."""
+    facts = runs.read(world["1"])
+    own = {name: facts["data"][name] for name in ("left_out", "fingerprint")}
+    assert _left_out(world["1"] / "best.ckpt") == own
+    learnt = {"file": "best.ckpt", "sha256": "0"}
+    for origin, clean in (
+        ({"pretrained": learnt}, False),
+        ({"teacher": learnt}, False),
+        ({"teacher": {"file": "a.npz", "sha256": "0"}}, False),
+        ({"pretrained": {"file": "a.pth", "sha256": "0"}}, True),
+        ({"pretrained": learnt | own}, True),
+        ({"pretrained": learnt | own | {"fingerprint": "of other rows"}}, False),
+    ):
+        start = tmp_path / "start"
+        shutil.copytree(world["1"], start, dirs_exist_ok=True)
+        runs.write(start, {**facts, **origin})
+        assert bool(_left_out(start / "best.ckpt")) == clean
+        try:
+            cross_fit([start, *folders(world, "23")], world["root"])
+        except UsageError as error:
+            assert not clean and "may have learnt from part 1/3" in str(error)
+        else:
+            assert clean
+    runs.write(start, {name: value for name, value in facts.items() if name not in ("pretrained", "teacher")})
+    assert _left_out(start / "best.ckpt") == {}  # a mean of runs does not say
 
 
 def test_a_file_comes_back_as_it_was(world: dict[str, Path], tmp_path: Path) -> None:

@@ -70,6 +70,13 @@ def test_two_folders_of_one_expression_are_refused(tmp_path: Path) -> None:
         datasets.load("folder", tmp_path, split="train")
 
 
+def test_two_folders_of_one_split_are_refused(tmp_path: Path) -> None:
+    for name in ("train", "val", "validation"):
+        save(tmp_path / name / "happy" / "a.png")
+    with pytest.raises(DataError, match="directories 'val' and 'validation' both mean valid; merge them"):
+        datasets.load("folder", tmp_path, split="train")
+
+
 def table(root: Path, text: str, *, encoding: str = "utf-8") -> Path:
     for name in "abc":
         save(root / f"{name}.png")

@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import tiny_model
 from mien import cli
 from mien.errors import DataError, UsageError
 from mien.lab import datasets
+from mien.lab.datasets import layouts
 from mien.lab.evaluation import judge, leaks
 from mien.lab.evaluation.scores import Scores
 
@@ -97,6 +99,36 @@ def test_the_training_split_itself_is_not_called_a_leak(evaluate: Callable[..., 
         "checked": False,
         "sentence": "These rows are the training split itself.",
     }
+
+
+def test_leaks_are_looked_for_in_what_was_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the training rows of the fold that is judged: a file of fold 1 has learnt rows that fold 2 tests."""
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "ckplus"
+    layouts.write("ckplus", root, rows=40)
+    options: dict[str, Any] = {"fold": 1, "allow_partial": True}
+    learnt = datasets.load("ckplus", root, split="train", **options)
+    known = replace(
+        tiny_model.card(learnt.classes).head(), trained_on=f"ckplus train, rows, fingerprint {learnt.fingerprint}"
+    )
+    file = tmp_path / "fold-1.onnx"
+    tiny_model.write(file, replace(tiny_model.card(learnt.classes), heads={"ferplus": known}))
+    assert judge.training_rows(file, "ckplus", root, **options).data is not None
+    other = judge.training_rows(file, "ckplus", root, **options | {"fold": 2})
+    assert other.data is None and "the file was trained on other rows" in other.absent
+
+
+def test_a_run_of_another_fold_is_judged_against_its_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_runs = pytest.importorskip("mien.lab.training.runs")
+    asked: list[Path] = []
+    facts = {"data": {"name": "ckplus", "protocol": None, "fold": 1}}
+    monkeypatch.setattr(torch_runs, "read", lambda folder: facts)
+    monkeypatch.setattr("mien.lab.training.export.training_rows", lambda folder, root: asked.append(folder) or [1, 2])
+    found = judge.training_rows(tmp_path, "ckplus", None, fold=2, protocol=None)
+    assert (found.data, asked) == ([1, 2], [tmp_path])
+    layouts.write("ckplus", tmp_path / "data", rows=40)
+    same = judge.training_rows(tmp_path, "ckplus", tmp_path / "data", fold=1, protocol=None, allow_partial=True)
+    assert same.data is not None and len(asked) == 1
 
 
 def test_without_a_training_split_it_says_so(root: Path, tiny_model: Path, tmp_path: Path) -> None:

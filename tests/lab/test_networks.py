@@ -58,6 +58,14 @@ def test_embeddings_grow_on_any_network(name: str) -> None:
     assert output.features.shape == (2, 768) and network.feature_dim == 768
 
 
+def test_the_embeddings_dropout_is_the_networks() -> None:
+    """Ad-Corre's own where the network has none to set."""
+    shape = Shape(1, 7, 48, embeddings=2)
+    assert Xception(dropout=0.25).build(shape).head.dropout.p == 0.25
+    assert Xception(dropout=0.0).build(shape).head.dropout.p == 0.0
+    assert ResFace().build(Shape(1, 7, 112, embeddings=2)).head.dropout.p == 0.5
+
+
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("size", [44, 45, 47, 48, 51, 56])
 def test_odd_sizes_work(name: str, size: int) -> None:

@@ -153,6 +153,18 @@ def test_settings_are_made_together() -> None:
     assert resolve(Choice("mscar", settings=("lr=1", "lr=0.5")))[1].lr == 0.5
 
 
+@pytest.mark.parametrize(("method", "setting", "told"), [
+    ("ad-corre", "nesterov=True", "only optimiser=sgd reads it, this recipe has optimiser=adam"),
+    ("ad-corre", "momentum=0.5", "only optimiser=sgd reads it"),
+    ("mien-small", "milestones=((3,0.1),)", "only schedule=steps reads it, this recipe has schedule=cosine"),
+    ("lban-il", "warmup=0.1", "only schedule=cosine reads it, this recipe has schedule="),
+])  # fmt: skip
+def test_a_setting_that_nothing_reads_is_refused(method: str, setting: str, told: str) -> None:
+    with pytest.raises(UsageError, match=f"--set {setting.partition('=')[0]}: {told}"):
+        resolve(Choice(method, settings=(setting,)))
+    assert resolve(Choice("ad-corre", settings=("momentum=0.5", "optimiser=sgd")))[1].momentum == 0.5
+
+
 def test_the_fields_annotation_decides_what_a_setting_may_be() -> None:
     settings = ("augment.rotate=12.5", "augment.area=None", "resize=None", "label_rule=None", "batch=4")
     recipe = resolve(Choice("mscar", settings=settings))[1]  # rotate=10 stands in the preset as a whole number

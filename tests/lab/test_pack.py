@@ -80,6 +80,23 @@ def test_resized_and_compressed(faces: FaceDataset, tmp_path: Path) -> None:
     assert again.read(3).shape == (24, 24, 3)
     small = np.asarray(Image.fromarray(faces.read(3)).resize((24, 24), Image.Resampling.BILINEAR, reducing_gap=3.0))
     assert np.abs(again.read(3).astype(int) - small).mean() < 6
+    assert again.note.endswith("packed as 24 px, JPEG of quality 90")
+    pack([faces], tmp_path / "coarse", encoding=Encoding(side=24, quality=10))
+    coarse = datasets.load("rafdb", tmp_path / "coarse", split="train")
+    assert len({faces.fingerprint, again.fingerprint, coarse.fingerprint}) == 3  # other pixels are other rows
+
+
+@pytest.mark.parametrize(("name", "protocol"), [("affectnet", "wcl"), ("fer2013", "ad-corre")])
+def test_a_protocols_test_split_is_packed(name: str, protocol: str, tmp_path: Path) -> None:
+    layouts.write(name, tmp_path / name, rows=60)
+    options = ["--protocol", protocol, "--allow-partial"]
+    result = CliRunner().invoke(
+        app, ["pack", name, "--root", str(tmp_path / name), "-o", str(tmp_path / "pack"), *options]
+    )
+    assert result.exit_code == 0, result.output
+    packed = datasets.load(name, tmp_path / "pack", split="test", protocol=protocol)
+    held = datasets.load(name, tmp_path / name, split="test", protocol=protocol, allow_partial=True)
+    assert (packed.ids, packed.split, packed.fingerprint) == (held.ids, held.split, held.fingerprint)
 
 
 def test_boxes_are_cut_before_packing(tmp_path: Path) -> None:

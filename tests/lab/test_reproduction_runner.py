@@ -234,10 +234,26 @@ def test_what_was_asked_is_kept_beside_the_runs(tmp_path: Path) -> None:
         reproduction_runner.remember(tmp_path, Conduct(settings=("epochs=2",), report_on="test"))
 
 
+def test_runs_of_another_teacher_are_another_reproduction(tmp_path: Path) -> None:
+    """One that was absent at first may come later."""
+    teachers = [tmp_path / "one.onnx", tmp_path / "other.onnx"]
+    for number, teacher in enumerate(teachers):
+        teacher.write_bytes(bytes([number]))
+    out = tmp_path / "out"
+    remember(out, Conduct())
+    remember(out, Conduct(teacher=teachers[0], weights={"VGGFace2": tmp_path / "absent.pth"}))
+    remember(out, Conduct())
+    remember(out, Conduct(teacher=teachers[0], weights={"VGGFace2": teachers[1]}))
+    with pytest.raises(UsageError, match=r"teacher was [0-9a-f]{64}, now [0-9a-f]{64}"):
+        remember(out, Conduct(teacher=teachers[1]))
+    with pytest.raises(UsageError, match="pretrained VGGFace2 was"):
+        remember(out, Conduct(weights={"VGGFace2": teachers[0]}))
+
+
 def test_words_that_cannot_be_meant_leave_no_folder_behind(conduct: Conduct, tmp_path: Path) -> None:
     for options, told in (
         ({"select_on": "holdut"}, "--select-on holdut: expected one of holdout, valid"),
-        ({"report_on": "trian"}, "--report-on trian: expected one of train, valid, test"),
+        ({"report_on": "trian"}, "--report-on trian: expected one of valid, test"),
     ):
         with pytest.raises(UsageError, match=told):
             replace(conduct, **options)

@@ -192,7 +192,9 @@ def evaluate(
     out: Out,
     root: Root = None,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "valid",
-    views: Annotated[str, typer.Option(help="single, flip or tencrop.")] = "single",
+    views: Annotated[
+        str | None, typer.Option(help="single, flip or tencrop; default: what a run's recipe says, of a file single.")
+    ] = None,
     average: Annotated[str, typer.Option(help="What views average: probabilities or logits.")] = "probabilities",
     head: Annotated[
         str | None, typer.Option(metavar="NAME", help="Another head than the one named like the data.")
@@ -233,7 +235,7 @@ def evaluate(
             views=views,
             average=average,
             head=head,
-            training=judge.training_split(data, root, **options),
+            training=judge.training_rows(model, data, root, **options),
             accept_mismatch=accept_mismatch,
             page=report,
             faces=faces,

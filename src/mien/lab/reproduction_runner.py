@@ -25,10 +25,11 @@ from mien.lab.methods.method import Method, Recipe
 from mien.lab.networks import Shape
 from mien.lab.networks.counts import count
 from mien.lab.paper_figures import draw_figures, figure_jobs, section
+from mien.lab.protocol import file_sha256
 from mien.lab.reproduce import Job, Outcome, Plan, jobs, lay_out, run_cells, write_pages
 from mien.lab.training.checkpoint import BEST_ON_TEST
 from mien.lab.training.recipes import Choice, resolve
-from mien.lab.training.trainer import Source, train
+from mien.lab.training.trainer import Source, taught_by, train
 
 SCRATCH = "scratch"
 # The rows that are reported: where a test split exists it is the test split, except where papers, or we, report another.
@@ -64,7 +65,7 @@ class Conduct:
     allow_partial: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in (("select_on", ("holdout", "valid")), ("report_on", (None, "train", "valid", "test"))):
+        for name, allowed in (("select_on", ("holdout", "valid")), ("report_on", (None, "valid", "test"))):
             found = getattr(self, name)
             if found not in allowed:
                 expected = ", ".join(word for word in allowed if word)
@@ -220,23 +221,24 @@ def counted(method: Method, name: str) -> dict[str, float]:
 
 
 def remember(folder: Path, conduct: Conduct) -> None:
-    """Keep what was asked in `folder`/asked.json. Raises UsageError when the folder's runs were asked otherwise."""
+    """Keep what was asked in `folder`/asked.json, and the SHA-256 of the teacher and of start weights once they are there. Raises
+    UsageError when the folder's runs were asked otherwise."""
     asked: dict[str, Any] = {
         "settings": list(conduct.settings),
         "select_on": conduct.select_on,
         "report_on": conduct.report_on,
     }
+    files = {f"pretrained {start}": path for start, path in (conduct.weights or {}).items()}
+    files |= {} if conduct.teacher is None else {"teacher": taught_by(conduct.teacher)}
+    given = {name: file_sha256(path) for name, path in files.items() if path.is_file()}
     path = folder / "asked.json"
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        differing = [
-            f"{key} was {before.get(key)}, now {value}" for key, value in asked.items() if before.get(key) != value
-        ]
-        if differing:
-            raise UsageError(f"{folder} holds runs of another reproduction: {'; '.join(differing)}; choose another -o")
-        return
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    now = [*asked.items(), *((name, value) for name, value in given.items() if name in before)]
+    differing = [f"{key} was {before.get(key)}, now {value}" for key, value in now if before.get(key) != value]
+    if before and differing:
+        raise UsageError(f"{folder} holds runs of another reproduction: {'; '.join(differing)}; choose another -o")
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asked, indent=1), encoding="utf-8")
+    path.write_text(json.dumps(before | asked | given, indent=1), encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -54,12 +54,14 @@ def about(name: str) -> str:
     return str(module.__doc__).partition("\n")[0]
 
 
-def splits(name: str) -> tuple[str, ...]:
-    """The splits that a whole dataset is made of, in the owner's division; "all" where it has none."""
+def splits(name: str, protocol: str | None = None) -> tuple[str, ...]:
+    """The splits that a whole dataset is made of, in the owner's division or the protocol's; "all" where it has none."""
     if name in ("expw", "ckplus"):
         return ("all",)
     if name in ("rafdb", "rafdb-compound"):
         return ("train", "test")
+    if name == "affectnet" and protocol == "wcl":  # which draws a test split of its own
+        return SPLITS
     return ("train", "valid") if name in ("affectnet", "sfew") else SPLITS
 
 

@@ -36,7 +36,13 @@ def load(root: Path, *, split: str) -> FaceDataset:
     """
     if split not in SPLITS:
         raise DataError(f"folder has no split {split!r}: expected one of {', '.join(SPLITS)}")
-    given = {SPLIT_NAMES[name.lower()]: name for name in folders_in(root) if name.lower() in SPLIT_NAMES}
+    given: dict[str, str] = {}
+    for name in folders_in(root):
+        part = SPLIT_NAMES.get(name.lower())
+        if part in given:
+            raise DataError(f"{root}: directories {given[part]!r} and {name!r} both mean {part}; merge them")
+        if part is not None:
+            given[part] = name
     tree = {part: class_folders(root / name) for part, name in given.items()} or {"all": class_folders(root)}
     classes = tuple(name for name in EXPRESSIONS if any(name in folders for folders in tree.values()))
     source = split if split in tree else "train" if "train" in tree else "all"

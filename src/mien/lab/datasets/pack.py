@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from mien.errors import DataError, UsageError
-from mien.lab.datasets.dataset import FaceDataset
+from mien.lab.datasets.dataset import FaceDataset, fingerprint
 from mien.lab.datasets.face_files import FaceFiles
 from mien.lab.datasets.shards import INDEX, MANIFEST, VERSION, is_packed, shard_name
 
@@ -66,7 +66,7 @@ def pack(
         _beside(data, out)
     first = splits[0]
     manifest = {"version": VERSION, "name": first.name, "protocol": protocol, "fold": fold}
-    manifest["splits"] = {data.split: _about(data) for data in splits}
+    manifest["splits"] = {data.split: _about(data, encoding) for data in splits}
     (out / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
 
 
@@ -157,13 +157,17 @@ def _described(data: FaceDataset, row: int) -> bytes:
     return json.dumps(told, ensure_ascii=False).encode()
 
 
-def _about(data: FaceDataset) -> dict[str, object]:
+def _about(data: FaceDataset, encoding: Encoding) -> dict[str, object]:
+    """Other pixels are other rows: they have another fingerprint."""
+    sides = "" if encoding.side is None else f"{encoding.side} px"
+    quality = "" if encoding.quality is None else f"JPEG of quality {encoding.quality}"
+    stored = ", ".join(filter(None, (sides, quality)))
     return {
         "rows": len(data),
         "label_rule": data.label_rule,
         "classes": list(data.classes),
-        "fingerprint": data.fingerprint,
-        "note": data.note,
+        "fingerprint": fingerprint((), data.labels, data.fingerprint, stored) if stored else data.fingerprint,
+        "note": "; ".join(filter(None, (data.note, stored and f"packed as {stored}"))),
     }
 
 

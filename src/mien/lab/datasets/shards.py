@@ -18,6 +18,7 @@ from mien import images
 from mien.errors import DataError, ImageError
 from mien.lab.datasets.dataset import FaceDataset
 from mien.lab.datasets.face_files import read_text
+from mien.lab.datasets.fer2013 import PUBLIC_PRIVATE
 
 MANIFEST = "pack.json"
 VERSION = 1
@@ -112,6 +113,8 @@ def load(
     ]
     if wrong:
         raise DataError(f"{root} was packed with {'; '.join(wrong)}; pack it again, or leave the option out")
+    if split == "test" and PUBLIC_PRIVATE in manifest["splits"]:  # what that protocol's test is called
+        split = PUBLIC_PRIVATE
     if split not in manifest["splits"]:
         raise DataError(f"{root}: split {split!r} was not packed; it holds {', '.join(manifest['splits'])}")
     about = manifest["splits"][split]

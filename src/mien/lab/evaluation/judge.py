@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -40,13 +40,14 @@ class Training:
 @dataclass(frozen=True)
 class Opened:
     """A model ready to be judged. facts: its part of the protocol. shift: px between ten-crop's windows, None for the
-    default. costs: what is known of bytes, parameters and macs. run: the folder of a run, or None."""
+    default. costs: what is known of bytes, parameters and macs. run: the folder of a run, or None. views: as its recipe tests."""
 
     model: Model
     facts: Mapping[str, Any]
     shift: int | None
     costs: Mapping[str, float]
     run: Path | None = None
+    views: str = "single"
 
 
 def judge(
@@ -54,7 +55,7 @@ def judge(
     data: FaceDataset,
     out: Path,
     *,
-    views: str = "single",
+    views: str | None = None,
     average: str = "probabilities",
     head: str | None = None,
     training: Training = Training(),
@@ -65,8 +66,8 @@ def judge(
     """Evaluate, write scores.npz and metrics.json into `out` (and the report to `page`), and return what metrics.json
     holds: the summary, its intervals, leaks, mismatches, the model's costs and the protocol.
 
-    training: where to look for leaks. faces: show some in the report. Raises DataError when the data are not what the
-    model was made for, unless `accept_mismatch`.
+    views: None for those of the run's recipe, of a file the single one. training: where to look for leaks. faces: show some in
+    the report. Raises DataError when the data are not what the model was made for, unless `accept_mismatch`.
     """
     check_installed(figures=page is not None)
     opened = open_model(model)
@@ -75,7 +76,13 @@ def judge(
         card, data, head=head_for(card, data.name, head), accepted=accept_mismatch
     )  # before the work
     scores = evaluate(
-        opened.model, data, views=views, average=average, head=head, shift=opened.shift, protocol=dict(opened.facts)
+        opened.model,
+        data,
+        views=views or opened.views,
+        average=average,
+        head=head,
+        shift=opened.shift,
+        protocol=dict(opened.facts),
     )
     hashes = hashes_of(data)
     clusters, by = clusters_of(data, hashes)
@@ -120,7 +127,7 @@ def open_model(path: Path, *, checkpoint: str = "best.ckpt") -> Opened:
         margin = ((run.recipe.resize or run.recipe.size) - run.recipe.size) // 2
         costs = {"parameters": sum(run.facts["parameters"].values()), "macs": run.facts["macs"]}
         facts |= {"selection_rule": run.facts["selection_rule"], "seed": run.facts["seed"]}
-        return Opened(run, facts, margin or None, costs, path)
+        return Opened(run, facts, margin or None, costs, path, run.recipe.views)
     if path.suffix != ".onnx":
         raise UsageError(
             f"{path}: expected a run folder written by `mien train`, or an .onnx file written by `mien export`"
@@ -130,15 +137,39 @@ def open_model(path: Path, *, checkpoint: str = "best.ckpt") -> Opened:
     return Opened(model, facts, None, {"bytes": path.stat().st_size})
 
 
+def training_rows(model: Path, name: str, root: Path | None, **options: Any) -> Training:
+    """Where to look for leaks into rows of the dataset `name`, loaded with `options` (those of `datasets.load`): what a run was
+    trained on where its fold or protocol is another, else `training_split`. What a file was trained on cannot be loaded."""
+    divided = {key: options.get(key) for key in ("protocol", "fold")}
+    if model.is_dir():
+        from mien.lab.training import export, runs
+
+        known = runs.read(model)["data"]
+        if known["name"] != name or {key: known.get(key) for key in divided} == divided:
+            return training_split(name, root, **options)
+        return _hashable(lambda: export.training_rows(model, root), "the run's training split")
+    found = training_split(name, root, **options)
+    if found.data is None or not any(value is not None for value in divided.values()):
+        return found
+    told = " ".join(head.trained_on for head in Classifier(model).card.heads.values())
+    if f"{name} " in told and found.data.fingerprint not in told:
+        return Training(absent=f"the file was trained on other rows ({told}) than this division's training split")
+    return found
+
+
 def training_split(name: str, root: Path | None, **options: Any) -> Training:
     """The training split of the same dataset and options, or the reason why leaks cannot be looked for. options: those
     of `datasets.load`."""
+    return _hashable(lambda: datasets.load(name, root, split="train", **options), "the training split")
+
+
+def _hashable(loaded: Callable[[], FaceDataset], what: str) -> Training:
     try:
-        data = datasets.load(name, root, split="train", **options)
+        data = loaded()
     except MienError as error:
-        return Training(absent=f"the training split cannot be loaded ({error})")
+        return Training(absent=f"{what} cannot be loaded ({error})")
     if len(data) > leaks.HASHED_ROWS:
-        return Training(absent=f"the training split has {len(data):,} rows, over {leaks.HASHED_ROWS:,}")
+        return Training(absent=f"{what} has {len(data):,} rows, over {leaks.HASHED_ROWS:,}")
     return Training(data)
 
 

@@ -66,8 +66,10 @@ class EmbeddingHead(nn.Module):
 Head = LinearHead | FeatureHead | EmbeddingHead
 
 
-def linear_head(pooled: int, shape: Shape, *, dropout: float = 0.0) -> LinearHead | EmbeddingHead:
-    """A classifier on the pooled vector, or the k-embedding head when the shape asks for embeddings."""
+def linear_head(pooled: int, shape: Shape, *, dropout: float | None = None) -> LinearHead | EmbeddingHead:
+    """A classifier on the pooled vector, or the k-embedding head when the shape asks for embeddings. dropout: None is none in the
+    former, and Ad-Corre's in the latter."""
     if shape.embeddings:
-        return EmbeddingHead(pooled, shape.embeddings, shape.classes)
-    return LinearHead(pooled, shape.classes, dropout=dropout)
+        own = {} if dropout is None else {"dropout": dropout}
+        return EmbeddingHead(pooled, shape.embeddings, shape.classes, **own)
+    return LinearHead(pooled, shape.classes, dropout=dropout or 0.0)

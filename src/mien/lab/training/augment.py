@@ -59,7 +59,7 @@ def _affine(u: np.ndarray, options: Augment, *, side: int, size: int, window: fl
         ratio = np.exp(_between(u[:, 3], (math.log(options.aspect[0]), math.log(options.aspect[1]))) / 2)
         width, height = np.minimum(keep * ratio, 1), np.minimum(keep / ratio, 1)
         zoom_x, zoom_y = zoom_x / width, zoom_y / height
-        slack_x, slack_y = (1 - width) / 2, (1 - height) / 2
+        slack_x, slack_y = (1 - width * window) / 2, (1 - height * window) / 2
     centre_x = 0.5 + _spread(u[:, 4], slack_x + options.shift)
     centre_y = 0.5 + _spread(u[:, 5], slack_y + options.shift)
     angle = np.radians(_spread(u[:, 6], options.rotate))

@@ -18,7 +18,7 @@ from mien.lab.protocol import command_line, commit
 from mien.lab.training import runs
 from mien.lab.training.cross_fitted import CrossFitted, check_name
 from mien.lab.training.export import TrainedRun, source_of, training_rows
-from mien.lab.training.parts import Part
+from mien.lab.training.parts import Part, may_know
 from mien.lab.training.trainer import load_all
 
 DOUBTED = 0.05  # a label of less probability is counted as doubted
@@ -91,7 +91,7 @@ def _parts(folders: Sequence[Path]) -> list[Part]:
                 "--leave-out K/N"
             )
         parts.append(Part.parse(left_out))
-        _refuse_what_knows_the_part(folder, left_out)
+        _refuse_what_knows_the_part(folder)
     wanted = [Part(number, parts[0].of) for number in range(1, parts[0].of + 1)]
     if sorted(parts) != wanted:
         left, each = (", ".join(map(str, those)) for those in (sorted(parts), wanted))
@@ -99,18 +99,15 @@ def _parts(folders: Sequence[Path]) -> list[Part]:
     return parts
 
 
-def _refuse_what_knows_the_part(folder: Path, left_out: str) -> None:
-    """Raises UsageError where the run began with, or was taught by, what mien trained on the rows that it left out. Weights
-    of others' are taken at their word."""
+def _refuse_what_knows_the_part(folder: Path) -> None:
+    """Raises UsageError where the run began with, or was taught by, what may have learnt the rows that it left out."""
     facts = runs.read(folder)
+    left_out = facts["data"]["left_out"]
     for what in ("pretrained", "teacher"):
-        origin = facts[what]
-        if origin is None or origin.get("left_out") == left_out:
-            continue
-        if what == "teacher" or Path(origin["file"]).suffix in (".ckpt", ".onnx"):
+        if may_know(what, facts[what], facts["data"]):
             raise UsageError(
-                f"{folder}: its --{what}, {origin['file']}, may have learnt from part {left_out}, which the run left out; train it "
-                f"from a run with --leave-out {left_out}, or from a random start"
+                f"{folder}: its --{what}, {facts[what]['file']}, may have learnt from part {left_out}, which the run left out; "
+                f"train it from a run with --leave-out {left_out} of the same rows, or from a random start"
             )
 
 

@@ -2,8 +2,10 @@
 other runs learn from. The divisions are the same for every run and seed. What was sampled together stays together: a subject's,
 film's, sequence's or picture's rows where a dataset knows them, else exact copies."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +50,15 @@ class Part:
                 dealt[rows] = place % self.of
                 place += 1
         return np.flatnonzero(dealt == self.number - 1)
+
+
+def may_know(what: str, origin: Mapping[str, Any] | None, data: Mapping[str, Any]) -> bool:
+    """Whether what a run began with ("pretrained") or was taught by ("teacher") may have learnt the part that the run left out.
+    origin: its entry in the run's facts. data: those of the run's rows. It has not where it learnt from the same rows, and
+    neither it nor what went before it from others; others' weights are taken at their word."""
+    if origin is None or (what == "pretrained" and Path(origin["file"]).suffix not in (".ckpt", ".onnx")):
+        return False
+    return any(origin.get(name) != data[name] for name in ("left_out", "fingerprint"))
 
 
 def holdout_ids(data: FaceDataset) -> tuple[str, ...]:

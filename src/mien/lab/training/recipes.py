@@ -13,6 +13,13 @@ from mien.lab.losses import LOSSES
 from mien.lab.methods.method import Method, Recipe
 from mien.lab.networks import NETWORKS
 
+_READ_BY = {  # settings that mean nothing but with another
+    "warmup": ("schedule", "cosine"),
+    "milestones": ("schedule", "steps"),
+    "momentum": ("optimiser", "sgd"),
+    "nesterov": ("optimiser", "sgd"),
+}
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -73,6 +80,12 @@ def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
             raise UsageError(f"--set {setting!r}: expected key=value, e.g. --set epochs=20")
         given.append((key.strip(), value.strip()))
     changed: Recipe = _with(recipe, given)
+    for key, _ in given:
+        if key in _READ_BY and getattr(changed, _READ_BY[key][0]) != _READ_BY[key][1]:
+            field, value = _READ_BY[key]
+            raise UsageError(
+                f"--set {key}: only {field}={value} reads it, this recipe has {field}={getattr(changed, field)}"
+            )
     return changed
 
 

@@ -34,7 +34,7 @@ from mien.lab.training import distributed, launch, runs
 from mien.lab.training.checkpoint import AtomicCheckpoints, KeepRun, SaveEpoch
 from mien.lab.training.feed import ordered_loader, sample_loader, training_loader
 from mien.lab.training.module import REPORTED, Training
-from mien.lab.training.parts import Part, holdout_ids
+from mien.lab.training.parts import Part, holdout_ids, may_know
 from mien.lab.training.recipes import Choice, completed, describe, resolve
 from mien.lab.training.teacher import load_teacher
 from mien.lab.training.times import KeepTimes
@@ -240,7 +240,7 @@ def _facts(choice: Choice, source: Source, recipe: Recipe, data: FaceDataset, se
 
 def _origins(pretrained: Path | None, teacher: Path | None) -> dict[str, Any]:
     """The hashes of what a run starts from, so that a resumed run cannot start from something else."""
-    files = {"pretrained": pretrained, "teacher": _taught_by(teacher)}
+    files = {"pretrained": pretrained, "teacher": teacher and taught_by(teacher)}
     for name, path in files.items():
         if path is not None and not path.is_file():
             raise UsageError(
@@ -258,17 +258,22 @@ def _origins(pretrained: Path | None, teacher: Path | None) -> dict[str, Any]:
 
 
 def _left_out(checkpoint: Path) -> dict[str, str]:
-    """The part of the training rows that a run's checkpoint has not learnt from either, where it left one out. Of another file
-    nothing is known, wherever it lies."""
+    """The part of the training rows that a run's checkpoint has not learnt from, nor what went before it, and the fingerprint of
+    the others, where it left one out. Of another file nothing is known, wherever it lies."""
     if checkpoint.suffix != ".ckpt" or not (checkpoint.parent / "run.json").is_file():
         return {}
-    data = runs.read(checkpoint.parent)["data"]
-    return {"left_out": data["left_out"]} if "left_out" in data else {}
+    facts = runs.read(checkpoint.parent)
+    data = facts["data"]
+    if "left_out" not in data or not {"pretrained", "teacher"} <= facts.keys():  # a mean of runs does not say
+        return {}
+    if any(may_know(what, facts[what], data) for what in ("pretrained", "teacher")):
+        return {}
+    return {"left_out": data["left_out"], "fingerprint": data["fingerprint"]}
 
 
-def _taught_by(teacher: Path | None) -> Path | None:
+def taught_by(teacher: Path) -> Path:
     """The file of a teacher that is a run folder or a file."""
-    return teacher if teacher is None or teacher.suffix in (".onnx", ".npz") else teacher / "best.ckpt"
+    return teacher if teacher.suffix in (".onnx", ".npz") else teacher / "best.ckpt"
 
 
 def _resumable(folder: Path, run: dict[str, Any], recipe: Recipe, resume: bool) -> Path | None:

@@ -42,9 +42,9 @@ REPORTED = {
 TOGETHER = "ad-corre"  # FER-2013's protocol whose test is PublicTest and PrivateTest (Table 4)
 # How a paper divided a dataset, where it is not the dataset's default: options of `datasets.load`, or "split".
 DIVIDED: Mapping[tuple[str, str], Mapping[str, str]] = {
-    ("wcl", "affectnet"): {"protocol": "wcl", "split": "test"},  # methods.md 2.3
-    ("ad-corre", "affectnet"): {"label_rule": "7-class"},  # methods.md 5.6
-    ("mscar", "ckplus"): {"protocol": "mscar"},  # methods.md 4.6
+    ("wcl", "affectnet"): {"protocol": "wcl", "split": "test"},  # which draws its own test set
+    ("ad-corre", "affectnet"): {"label_rule": "7-class"},  # the classes of its paper's tables
+    ("mscar", "ckplus"): {"protocol": "mscar"},  # as its paper divides it
 }
 
 

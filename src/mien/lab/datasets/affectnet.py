@@ -7,7 +7,7 @@
   ``annotations/<id>_exp.npy``, whose one value may be a string.
 
 The test set was never published: papers report on `valid` (protocol "official"), or draw their own (protocol "wcl":
-500 + 500 per class out of everything, methods.md 2.3).
+500 + 500 per class out of everything, as WCL divides it).
 """
 
 import csv
@@ -55,7 +55,7 @@ def official(root: Path, *, split: str, label_rule: str, protocol: str) -> Offic
         rest = {name: TRAIN[name] + valid[name] - 2 * DRAWN for name in EXPRESSIONS}
         counts = rest if split == "train" else drawn
     kept = {name: counts[name] for name in EXPRESSIONS[: RULES[label_rule]]}
-    return Official(split, kept, "AffectNet's paper, Table 4" if protocol == "official" else "methods.md 2.3")
+    return Official(split, kept, "AffectNet's paper, Table 4" if protocol == "official" else "WCL's paper")
 
 
 def load(

@@ -35,7 +35,7 @@ from mien.lab.datasets.face_files import FaceFiles, read_text
 from mien.lab.datasets.fer2013 import TEMPLATE
 
 MANIFEST = "manifest.csv"
-SIDE = 100  # px, LBAN-IL (methods.md 1.6); 224 for networks with ImageNet's input
+SIDE = 100  # px, as LBAN-IL's; 224 for networks with ImageNet's input
 MIN_FACE = 20  # px, MTCNN's published minimum: datasets hold small faces on purpose
 SURE = 0.5  # O-net's score above which its points are taken when the box is known already
 STATUSES: tuple[str, ...] = ("aligned", "box", "whole", "unreadable")

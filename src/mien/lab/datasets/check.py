@@ -17,7 +17,7 @@ from mien.lab.datasets.dataset import SPLITS, AbsentSplitError, FaceDataset
 from mien.lab.datasets.duplicates import Duplicates, Signature
 from mien.lab.datasets.official import Official, differences
 
-# Goodfellow et al. 2013, counted in fer2013.csv; sums over splits are Ad-Corre's Table 1 (methods.md 5.6). Order: BASIC.
+# Goodfellow et al. 2013, counted in fer2013.csv; sums over splits are Ad-Corre's Table 1. Order: BASIC.
 _FER = {
     "train": (4_965, 7_215, 4_830, 3_171, 4_097, 436, 3_995),
     "valid": (607, 895, 653, 415, 496, 56, 467),

@@ -5,7 +5,7 @@ holding e.g. ``3.0000000e+00``. Taken from each labelled sequence: its last thre
 first frame as neutral. Papers differ in this and in the classes, so the rule is part of every protocol.
 
 Protocols: "subject" (default), ten folds without a person in two of them; "mscar", 15 % of the *images* drawn at random
-for test (147 of 981, methods.md 4.6), which puts frames of one sequence on both sides: for that paper's figures only.
+for test (147 of 981, MSCAR's paper), which puts frames of one sequence on both sides: for that paper's figures only.
 Split "all" gives the frames undivided.
 """
 

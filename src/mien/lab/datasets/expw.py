@@ -6,7 +6,7 @@ spells "cofidence". The file has no header; one is read when somebody added it. 
 faces may be cut from one picture.
 
 Protocols: "lban-il" (default) takes the 41,748 faces of at least 100x100 px and runs ten folds of neighbouring rows
-(methods.md 1.6); "shuffled" the same faces in shuffled folds; "every" all faces, 80 / 10 / 10 within each class. Split
+(LBAN-IL's paper); "shuffled" the same faces in shuffled folds; "every" all faces, 80 / 10 / 10 within each class. Split
 "all" gives a protocol's faces undivided.
 """
 
@@ -39,7 +39,7 @@ _LARGE = Official(
         "surprise": 3_924,
         "neutral": 14_356,
     },
-    "LBAN-IL, section 4.1: 41,748 faces (methods.md 1.6)",
+    "LBAN-IL, section 4.1: 41,748 faces",
 )
 _EVERY = Official(
     "all",

@@ -28,7 +28,7 @@ from mien.lab.datasets.face_files import FaceFiles, Listing, dataset
 from mien.lab.datasets.folder import pictures_of_classes
 
 USAGE = {"train": "Training", "valid": "PublicTest", "test": "PrivateTest"}
-PUBLIC_PRIVATE = "public+private"  # Ad-Corre's test set, and the Kaggle folders' (methods.md 5.6)
+PUBLIC_PRIVATE = "public+private"  # Ad-Corre's test set, and the Kaggle folders'
 COUNTS = {"train": 28_709, "valid": 3_589, "test": 3_589, PUBLIC_PRIVATE: 7_178}
 SIDE = 48
 # Where MTCNN's five points lie in a Training face, as fractions of the side: mean over the 3,449 of 4,000 sampled faces that

@@ -20,7 +20,7 @@ from mien.lab.datasets.dataset import FaceDataset, fingerprint
 
 JOINT = "joint"  # the label rule that learns from both label sets at once
 
-# Rows kept from fer2013new.csv: (train, valid, test); None where it was never counted (methods.md 4.6, peers.md 5c).
+# Rows kept from fer2013new.csv: (train, valid, test); None where it was never counted.
 COUNTS: dict[str, tuple[int | None, ...]] = {
     "majority": (25_060, 3_199, 3_153),
     "argmax10": (28_389, 3_553, 3_546),

@@ -158,6 +158,9 @@ def run_table() -> str:
     ]
     for folder in sorted(path.parent for path in (ROOT / "benchmarks" / "runs").glob("*/run.json")):
         facts = json.loads((folder / "run.json").read_text())
+        if "averaged" in facts:
+            lines.append(averaged_row(folder.name, facts))
+            continue
         with (folder / "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         best = max(rows, key=lambda row: float(row["selection"]))
@@ -172,6 +175,15 @@ def run_table() -> str:
             f"{facts['recipe']['epochs']} | {facts['rows']:,} | {facts['macs'] / 1e6:.0f} | {best['epoch']}: {shown} |"
         )
     return "\n".join(lines)
+
+
+def averaged_row(name: str, facts: dict[str, Any]) -> str:
+    """Of a mean of runs, which has no epochs of its own."""
+    choice, runs = facts["choice"], ", ".join(one["run"] for one in facts["averaged"])
+    return (
+        f"| {name} | {choice['method']}, {choice['preset']} | the mean of the weights of {runs} | - | {facts['rows']:,} "
+        f"| {facts['macs'] / 1e6:.0f} | - |"
+    )
 
 
 def method_table() -> str:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+from bundled import processor
 
 from mien.lab.networks import NETWORKS, Shape
 from mien.lab.networks.mien_small import MienSmall
@@ -54,6 +55,7 @@ def main() -> None:
     facts = {
         "date": datetime.date.today().isoformat(),
         "torch": torch.__version__,
+        "processor": processor(),
         "load_average": os.getloadavg()[0],
         "instructions": sorted({flag for flag in ("avx512_bf16", "amx_bf16", "avx512f") if flag in flags}),
         "images_per_cpu_second": found,

@@ -5,7 +5,8 @@
 Every 48 px row goes straight to each one's classifier, with its own resizing and normalisation and without a detector: fer's
 public call with the whole row as the face, human's emotion network fed as its source feeds it. The installations are those of
 peers.py. Calibration errors have 15 bins; mien's temperatures were fitted on these rows, so for all three a temperature is
-fitted anew on one half of the rows and judged on the other ("cross-fitted"), beside what each says as it is.
+fitted anew on one half of the rows and judged on the other ("cross-fitted"), beside what each says as it is. Rows of a class that a
+model has no word for do not fit its temperature, but are judged.
 
 PublicTest chose mien's epoch; what the peers' makers chose by is not known. Peers answer seven words, so FER+'s rows of contempt
 are wrong for them. A peer that is left out is left out of the table. Writes benchmarks/results/peers_accuracy.json.

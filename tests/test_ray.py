@@ -451,7 +451,7 @@ def test_every_torn_state_at_a_url_is_taken_up(
     monkeypatch.setattr(parts.PartSink, "ROWS", 3)
     kept = {name: memory.cat_file(name) for name in [*journal, *memory.ls("/out/faces.jsonl", detail=False)]}
     torn = [*kept[journal[3]][:9].splitlines(), b"", b"\xff"]
-    for keep, tail in [(0, None), (1, None), (3, torn[0]), (4, torn[1]), (2, torn[2]), (5, None)]:
+    for keep, tail in [(1, None), (3, torn[0]), (4, torn[1]), (2, torn[2]), (5, None)]:
         for name in journal[keep:]:
             memory.rm_file(name)
         if tail is not None:
@@ -464,6 +464,11 @@ def test_every_torn_state_at_a_url_is_taken_up(
             memory.pipe_file(name, data)
     memory.rm_file("/out/faces.jsonl/part-000001.jsonl")
     assert start() == summary and rows_in(memory, "/out/faces.jsonl") == whole
+    for name in memory.ls("/out/journal", detail=False):
+        memory.rm_file(name)
+    with pytest.raises(UsageError, match=r"faces\.jsonl is there already, and no job at a URL wrote it"):
+        start()
+    assert rows_in(memory, "/out/faces.jsonl") == whole
 
 
 def test_a_url_that_holds_something_else_is_refused(memory: Any, settings: worker.Settings) -> None:

@@ -468,6 +468,19 @@ def test_frames_of_the_same_time_are_all_in_the_copy(run, tmp_path: Path, sound:
     assert times == pytest.approx([0, 0.04, 0.04, 0.08, 0.08, 0.12], abs=2e-3)
 
 
+@pytest.mark.parametrize("format", tables.FORMATS)
+def test_a_videos_table_is_not_replaced_by_that_of_a_picture(
+    run, clip: Path, hopper: np.ndarray, tmp_path: Path, format: str
+) -> None:
+    out, picture = tmp_path / "out", tmp_path / "a.png"
+    Image.fromarray(hopper).save(picture)
+    assert run("read", clip, "-o", out, "--format", format)[0] == 0
+    before = sorted(path.name for path in out.iterdir())
+    status, _, errors = run("read", picture, "-o", out, "--format", format)
+    assert status == 2 and f"{tables.place(format, out)} holds the frames of a video" in errors
+    assert sorted(path.name for path in out.iterdir()) == before
+
+
 @pytest.mark.parametrize("name", ["annotated.mp4", "annotated.mkv"])
 @pytest.mark.parametrize("annotate", ["--annotate", "--no-annotate"])
 @pytest.mark.parametrize("linked", [False, True])

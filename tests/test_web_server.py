@@ -1,5 +1,6 @@
 """`mien serve` as a process: what it refuses, what it leaves behind (nothing), how it stops."""
 
+import logging
 import signal
 import socket
 import time
@@ -171,6 +172,18 @@ def test_a_refusal_is_seen_by_a_client_that_is_still_sending(tiny_model: Path) -
     with as_process(tiny_model, "--max-body", "1", "--seconds", "2") as served, connected(served) as connection:
         connection.sendall(head(served, 1_900_000) + b"--x\r\n")  # slower than the server waits
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_the_log_says_nothing_a_thousand_times() -> None:
+    seldom = server._Seldom("socket.accept() out of system resource")
+    names = ("socket.accept() out of system resource", "another thing")
+    records = [logging.LogRecord("asyncio", logging.ERROR, "", 0, name, None, None) for name in names * 3]
+    for second, record in enumerate(records):
+        record.created = 1000.0 + 20 * second
+    assert [seldom.filter(record) for record in records] == [True, True, False, True, True, True]
+    asked = "No supported WebSocket library detected. Please use \"pip install 'uvicorn[standard]'\""
+    advice = logging.LogRecord("uvicorn.error", logging.WARNING, "", 0, asked, None, None)
+    assert not server._is_no_advice(advice) and server._is_no_advice(records[1])
 
 
 def received(connection: socket.socket, end: bytes) -> bytes:

@@ -343,7 +343,7 @@ def _read_all(
 
     if out:
         jobs.refuse_a_jobs_folder(out)
-        tables.refuse_foreign(tables.place(format, out))
+        _refuse_frames(tables.place(format, out))
         _folder(out)
     copies: list[Path] | list[None] = [None] * len(pictures)
     if out and annotate:
@@ -377,6 +377,15 @@ def _read_all(
     if json:
         print(tables.to_json(table))
     return not failed
+
+
+def _refuse_frames(table: Path) -> None:
+    """Raises UsageError where the table of pictures would take the place of a video's, or of what mien did not write."""
+    from mien import tables
+
+    tables.refuse_foreign(table)
+    if table.exists() and tables.holds_frames(table):
+        raise UsageError(f"{table} holds the frames of a video: choose another folder for -o")
 
 
 def _refuse_what_lies_there(copies: list[Path], out: Path) -> None:

@@ -26,8 +26,8 @@ COLORS: tuple[str, ...] = ("rgb", "bgr")
 # claim any file. Common ones first: Pillow loads the rarer plugins only when it gets to them.
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "MPO", "JPEG2000", "AVIF")
 SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".webp", ".tif")
-) | {".tiff", ".mpo", ".jp2", ".avif", ".heic", ".heif"}
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".webp")
+) | {".tif", ".tiff", ".mpo", ".jp2", ".j2k", ".avif", ".heic", ".heif", ".hif"}
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")
 ) | {".mts", ".m2ts", ".ogv", ".vob", ".mxf", ".asf", ".3g2", ".divx"}

@@ -2,6 +2,7 @@
 cannot work are refused before the training."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -109,8 +110,9 @@ def test_a_file_teaches_what_its_run_does_also_where_it_cuts_a_window(root: Path
 
 
 def test_what_a_file_leaves_out_is_not_told_by_the_folder_that_it_lies_in(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"data": {"left_out": "1/2"}}')
-    assert trainer._left_out(tmp_path / "best.ckpt") == {"left_out": "1/2"}
+    own = {"left_out": "1/2", "fingerprint": "f"}
+    (tmp_path / "run.json").write_text(json.dumps({"data": own, "pretrained": None, "teacher": None}))
+    assert trainer._left_out(tmp_path / "best.ckpt") == own
     for name in ("answers.npz", "pair.onnx", "weights.safetensors"):
         assert trainer._left_out(tmp_path / name) == {}
 

@@ -59,18 +59,18 @@ class Batcher:
     async def _serve(self, jobs: list[_Job]) -> None:
         if not jobs:
             return
-        batch = np.concatenate([job.crops for job in jobs])
-        self._metrics.batches.observe(len(batch))
+        crops = [job.crops for job in jobs]
+        self._metrics.batches.observe(sum(map(len, crops)))
         try:
-            rows = await asyncio.get_running_loop().run_in_executor(self._thread, self._probabilities, batch)
+            rows = await asyncio.get_running_loop().run_in_executor(self._thread, self._probabilities, crops)
         except Exception as error:  # whatever the graph raises is the answer to each of these, and to no later one
             _answer(jobs, error)
             return
         ends = np.cumsum([len(job.crops) for job in jobs])
         _answer(jobs, *np.split(rows, ends[:-1]))
 
-    def _probabilities(self, batch: np.ndarray) -> np.ndarray:
-        return self._classifier.run(batch).probabilities[self._classifier.card.default_head]
+    def _probabilities(self, crops: list[np.ndarray]) -> np.ndarray:
+        return self._classifier.run(np.concatenate(crops)).probabilities[self._classifier.card.default_head]
 
 
 def _answer(jobs: list[_Job], *results: np.ndarray | Exception) -> None:

@@ -5,7 +5,7 @@ const JPEG_QUALITY = 0.92;
 const LONGEST_SEEK = 10; // s
 
 const VIDEO_NAME = /\.(mp4|m4v|mov|webm|mkv|avi|ogv|mpe?g|3gp)$/i;
-const PICTURE_NAME = /\.(jp2|tiff?|hei[cf]|avif|p[bgp]m|dib|mpo)$/i; // which a browser may have no type for
+const PICTURE_NAME = /\.(jp2|j2k|tiff?|hei[cf]|hif|avif|p[bgnp]m|dib|mpo)$/i; // which a browser may have no type for
 
 /** A server's refusal, or no server at all. */
 export class Refused extends Error {

@@ -133,7 +133,7 @@ class AdCorreLoss(Loss):
 
     def _virtual_batch(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """This batch's embeddings and labels followed by those remembered of the batches before (D8)."""
-        kept = [(e.to(embeddings), y) for e, y in self.memory] if self.training else []
+        kept = [(e.to(embeddings), y.to(labels)) for e, y in self.memory] if self.training else []
         return torch.cat([embeddings, *(e for e, _ in kept)]), torch.cat([labels, *(y for _, y in kept)])
 
     def _discriminators(self, embeddings: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mien.errors import UsageError
+from mien.expressions import BASIC
 from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses.inputs import widen
 from mien.lab.losses.loss import Loss, Task
@@ -38,6 +39,11 @@ class TwoHeads:
     def build(self, task: Task) -> Loss:
         if not task.has_votes:
             raise UsageError("loss two-heads needs votes: train with --data ferplus --set label_rule=joint")
+        if any(task.class_counts[len(BASIC) :]):
+            raise UsageError(
+                f"loss two-heads: its second head answers FER-2013's {len(BASIC)} classes, the labels are of more; train with "
+                "--set label_rule=joint, or choose another --loss"
+            )
         if self.teacher_weight and task.teacher is None:
             raise UsageError(
                 "loss two-heads: teacher_weight > 0 needs a teacher; pass --teacher RUN, or --teacher FILE.onnx of mien"

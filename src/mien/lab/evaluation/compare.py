@@ -59,7 +59,7 @@ class PairedTest:
     """second - first. difference: of the accuracy, by the paired bootstrap. adjusted: McNemar's p after Holm over all
     pairs; where rows share clusters, `clustered_p` instead, as McNemar's test takes all rows to be independent.
     detectable: the smallest accuracy difference that this test would see on these rows, at 80 % power, were it the only one;
-    None where it would see none, as the models answer too few rows differently.
+    None where it would see none, as the models answer too few rows differently, or rows of fewer than FEWEST_CLUSTERS.
     auc: difference of the macro AUC and its p by DeLong's paired test."""
 
     first: str

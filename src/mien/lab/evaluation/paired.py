@@ -173,7 +173,10 @@ def paired_difference(
     interval = percentile_interval(value, draws, clusters=clusters, level=level, how=f"{how}, seed {seed}")
     tails = min((draws <= 0).sum(), (draws >= 0).sum())
     p = min(1.0, 2 * (int(tails) + 1) / (replicates + 1))
-    return Difference(metric, interval, p, _detectable(float(draws.std(ddof=1)), clusters, level))
+    error = float(draws.std(ddof=1))
+    if clusters is not None:  # of G clusters the bootstrap's is too small by sqrt((G - 1) / G)
+        error *= (1 + 1 / (cluster_count(clusters) - 1)) ** 0.5
+    return Difference(metric, interval, p, _detectable(error, clusters, level))
 
 
 def _of_one_cluster(first: Scores, second: Scores, metric: str, level: float) -> Difference:
@@ -191,14 +194,12 @@ def _cell_difference(cells: np.ndarray, metric: Callable[[np.ndarray], np.ndarra
     return metric(cells.sum(axis=-2)) - metric(cells.sum(axis=-1))
 
 
-def _detectable(deviation: float, clusters: Sequence[str] | np.ndarray | None, level: float) -> float:
-    """(z_{(1 + level) / 2} + z_power) standard errors; of G clusters by the noncentral t distribution of G - 1 degrees of freedom,
-    the bootstrap's deviation being too small by sqrt((G - 1) / G)."""
+def _detectable(error: float, clusters: Sequence[str] | np.ndarray | None, level: float) -> float:
+    """(z_{(1 + level) / 2} + z_power) standard errors; by cluster from the noncentral t distribution."""
     if clusters is None:
         normal = NormalDist()
-        return (normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(POWER)) * deviation
-    freedom = cluster_count(clusters) - 1
-    return noncentrality(quantile(level, clusters), freedom) * deviation * ((freedom + 1) / freedom) ** 0.5
+        return (normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(POWER)) * error
+    return noncentrality(quantile(level, clusters), cluster_count(clusters) - 1) * error
 
 
 def detectable_clusters(
@@ -212,9 +213,7 @@ def detectable_clusters(
     codes = cluster_codes(np.asarray(clusters))
     if len(np.unique(codes[disagree])) < FEWEST_CLUSTERS:
         return None
-    needed = noncentrality(quantile(level, clusters), cluster_count(clusters) - 1) * standard_error(
-        differences, clusters
-    )
+    needed = _detectable(standard_error(differences, clusters), clusters, level)
     return needed if needed <= disagree.mean() else None
 
 

@@ -38,9 +38,9 @@ DEVIATIONS = {
     "unordered pairs (then eq. 4 is its exact gradient over K), L_cos over ordered ones.",
     "D12": "Weight decay is 5e-4: the printed 0.05 reads like 0.05 % (--set weight_decay=0.05 is as printed).",
     "D13": "Epochs are unstated: 100, and 250 for FER-2013. Pictures enter on the 0-1 scale without standardisation.",
-    "D14": "Ten-crop averages probabilities. The paper selects on FER-2013's public test and reports "
-    "the private one; `mien reproduce` chooses epochs on a tenth of Training and reports the public test, unless --select-on valid "
-    "and --report-on test ask for the paper's way.",
+    "D14": "Ten-crop averages probabilities. Which half of FER-2013's test is reported is unstated: read as selected on the public "
+    "half, reported on the private one (--select-on valid --report-on test); `mien reproduce` by itself chooses epochs on a tenth "
+    "of Training and reports the public half.",
     "D15": "The LBC and LBCNN rows of Table 2 count the fixed weights, the LBAN row does not: no reading that treats all "
     "rows alike comes within 0.35 M. `mien methods show lban-il` prints both counts.",
     "D16": "The cpu preset takes 3/16 of the widths, 20 epochs, Adam at 1e-3 on a cosine schedule and a single view. The "

@@ -64,10 +64,11 @@ def train(
         Path | None, typer.Option(metavar="FILE", help="Weights to start from: a checkpoint, or an .onnx of mien.")
     ] = None,
     teacher: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             metavar="RUN",
-            help="What gives target distributions: a trained run, an .onnx of mien, or a .npz of cross-fit.",
+            help="What gives target distributions: a trained run, an .onnx of mien, or a .npz of cross-fit. Several share "
+            "every batch's pictures out among them.",
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,

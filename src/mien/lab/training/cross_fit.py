@@ -103,12 +103,11 @@ def _refuse_what_knows_the_part(folder: Path) -> None:
     """Raises UsageError where the run began with, or was taught by, what may have learnt the rows that it left out."""
     facts = runs.read(folder)
     left_out = facts["data"]["left_out"]
-    for what in ("pretrained", "teacher"):
-        if may_know(what, facts[what], facts["data"]):
-            raise UsageError(
-                f"{folder}: its --{what}, {facts[what]['file']}, may have learnt from part {left_out}, which the run left out; "
-                f"train it from a run with --leave-out {left_out} of the same rows, or from a random start"
-            )
+    if knowing := may_know(facts):
+        raise UsageError(
+            f"{folder}: its {knowing[0]}, may have learnt from part {left_out}, which the run left out; "
+            f"train it from a run with --leave-out {left_out} of the same rows, or from a random start"
+        )
 
 
 def _answers(model: TrainedRun, data: FaceDataset, rows: np.ndarray) -> dict[str, np.ndarray]:

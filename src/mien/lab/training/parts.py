@@ -52,13 +52,19 @@ class Part:
         return np.flatnonzero(dealt == self.number - 1)
 
 
-def may_know(what: str, origin: Mapping[str, Any] | None, data: Mapping[str, Any]) -> bool:
-    """Whether what a run began with ("pretrained") or was taught by ("teacher") may have learnt the part that the run left out.
-    origin: its entry in the run's facts. data: those of the run's rows. It has not where it learnt from the same rows, and
-    neither it nor what went before it from others; others' weights are taken at their word."""
-    if origin is None or (what == "pretrained" and Path(origin["file"]).suffix not in (".ckpt", ".onnx")):
-        return False
-    return any(origin.get(name) != data[name] for name in ("left_out", "fingerprint"))
+def may_know(facts: Mapping[str, Any]) -> list[str]:
+    """Of a run's facts, the files that it began with ("--pretrained, FILE") or was taught by ("--teacher, FILE") which may have
+    learnt the part that the run left out. A file has not where it learnt from the same rows, and neither it nor what went before
+    it from others; others' weights are taken at their word."""
+    data = facts["data"]
+    knowing = []
+    for what in ("pretrained", "teacher"):
+        of = facts[what] or []
+        for origin in of if isinstance(of, list) else [of]:
+            taken = what == "pretrained" and Path(origin["file"]).suffix not in (".ckpt", ".onnx")
+            if not taken and any(origin.get(name) != data[name] for name in ("left_out", "fingerprint")):
+                knowing.append(f"--{what}, {origin['file']}")
+    return knowing
 
 
 def holdout_ids(data: FaceDataset) -> tuple[str, ...]:

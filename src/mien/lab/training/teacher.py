@@ -1,5 +1,6 @@
 """What teaches a student: a trained run, or a file that mien exported, frozen and fed the student's pictures in the form that it
-was trained on; or the answers that networks gave about rows which they had not learnt from (`cross_fit`)."""
+was trained on; or the answers that networks gave about rows which they had not learnt from (`cross_fit`). Several teachers share a
+batch's pictures out among them."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,12 @@ from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.datasets import FaceDataset
 from mien.lab.training import runs
 from mien.lab.training.cross_fitted import CrossFitted
+
+
+def load_teachers(paths: Sequence[Path], *, data: FaceDataset, spec: InputSpec) -> nn.Module | None:
+    """The teacher of each path (`load_teacher`), as one; None without a path."""
+    teachers = [load_teacher(path, data=data, spec=spec) for path in paths]
+    return Several(teachers) if len(teachers) > 1 else teachers[0] if teachers else None
 
 
 def load_teacher(path: Path, *, data: FaceDataset, spec: InputSpec) -> nn.Module:
@@ -137,3 +144,35 @@ class Teacher(nn.Module):
             pictures = F.interpolate(pictures, size=(self.side, self.side), mode="bilinear", antialias=True)
         output: NetworkOutput = self.network((pictures - mean) / std)
         return output
+
+
+class Several(nn.Module):
+    """K teachers, each of whom answers every K-th picture of a batch. Batches are drawn anew in every epoch, so that a picture's
+    target is in expectation the mean of all their answers, and so is a cross-entropy's gradient, for the price of one of them."""
+
+    def __init__(self, teachers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.teachers = nn.ModuleList(teachers)
+        self._last: tuple[Tensor, list[Tensor]] | None = None  # the pictures last seen, and each teacher's
+
+    def forward(self, batch: Batch) -> NetworkOutput:
+        """Logits, in float32 as features, too, and the heads that all of them have."""
+        shares = [slice(first, None, len(self.teachers)) for first in range(min(len(self.teachers), len(batch.images)))]
+        if self._last is None or self._last[0] is not batch.images:
+            self._last = (batch.images, [batch.images[share] for share in shares])
+        told: list[NetworkOutput] = [
+            teacher(Batch(images, batch.labels[share], None, batch.ids[share]))
+            for teacher, images, share in zip(self.teachers, self._last[1], shares, strict=False)
+        ]
+        heads = set.intersection(*(set(output.heads or {}) for output in told))
+        logits = _dealt([output.logits for output in told], shares)
+        others = {head: _dealt([(output.heads or {})[head] for output in told], shares) for head in sorted(heads)}
+        return NetworkOutput(logits, logits, heads=others or None)
+
+
+def _dealt(answers: Sequence[Tensor], shares: Sequence[slice]) -> Tensor:
+    """(N, K) float32: the answers of each share in its rows."""
+    whole = answers[0].new_empty((sum(map(len, answers)), answers[0].shape[1]), dtype=torch.float32)
+    for share, answer in zip(shares, answers, strict=True):
+        whole[share] = answer.float()
+    return whole

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from mien.lab.training.feed import ordered_loader, sample_loader, training_loade
 from mien.lab.training.module import REPORTED, Training
 from mien.lab.training.parts import Part, holdout_ids, may_know
 from mien.lab.training.recipes import Choice, completed, describe, resolve
-from mien.lab.training.teacher import load_teacher
+from mien.lab.training.teacher import load_teachers
 from mien.lab.training.times import KeepTimes
 
 MEASURED = 2048  # training rows on which the norms of an exported file are measured
@@ -78,7 +78,7 @@ def train(
     seed: int = 0,
     resume: bool = False,
     pretrained: Path | None = None,
-    teacher: Path | None = None,
+    teacher: Path | Sequence[Path] | None = None,
     watched: FaceDataset | None = None,
     threads: int | None = None,
     devices: int | None = None,
@@ -90,7 +90,7 @@ def train(
 
     resume: go on from `folder`/last.ckpt where there is one; its run.json must say the same recipe, data and seed.
     pretrained: a checkpoint to start from (.safetensors, .pth, or .onnx of ours). teacher: a run folder whose network gives
-    the targets, an .onnx of ours, or the .npz of `mien cross-fit`.
+    the targets, an .onnx of ours, or the .npz of `mien cross-fit`; of several, each answers its share of every batch.
     watched: rows that are reported later. They choose nothing; the epoch that is best on them is kept as
     best_on_test.ckpt, to show how much choosing by them would flatter.
     devices, nodes: processes per machine and machines (`launch`); default: one, or what torchrun or SLURM started. The run is
@@ -123,7 +123,7 @@ def _train(
     seed: int,
     resume: bool,
     pretrained: Path | None,
-    teacher: Path | None,
+    teacher: Path | Sequence[Path] | None,
     watched: FaceDataset | None,
     threads: int | None,
     say: Callable[[str], None],
@@ -132,13 +132,14 @@ def _train(
 ) -> None:
     """`train` as one rank of `layout`. Rank 0 alone writes the folder, and decides what is resumed."""
     _, recipe = resolve(choice)
+    teachers = (teacher,) if isinstance(teacher, Path) else tuple(teacher or ())
     _refuse_an_unread_rule(choice, source)
     data, validation = load_data(source, recipe)
-    run = _facts(choice, source, recipe, data, seed) | _origins(pretrained, teacher)
+    run = _facts(choice, source, recipe, data, seed) | _origins(pretrained, teachers)
     _same_everywhere(run)
     last = ranks.decided(lambda: _resumable(folder, run, recipe, resume))
     _quiet(threads)
-    frozen = None if teacher is None else load_teacher(teacher, data=data, spec=runs.spec_of(recipe))
+    frozen = load_teachers(teachers, data=data, spec=runs.spec_of(recipe))
     module, facts = _build(recipe, data, validation, seed, run, frozen)
     if watched is not None:
         module.validation += (REPORTED,)
@@ -238,11 +239,12 @@ def _facts(choice: Choice, source: Source, recipe: Recipe, data: FaceDataset, se
     }
 
 
-def _origins(pretrained: Path | None, teacher: Path | None) -> dict[str, Any]:
+def _origins(pretrained: Path | None, teachers: Sequence[Path]) -> dict[str, Any]:
     """The hashes of what a run starts from, so that a resumed run cannot start from something else."""
-    files = {"pretrained": pretrained, "teacher": teacher and taught_by(teacher)}
-    for name, path in files.items():
-        if path is not None and not path.is_file():
+    started = [] if pretrained is None else [pretrained]
+    files = {"pretrained": started, "teacher": [taught_by(teacher) for teacher in teachers]}
+    for name, path in [(name, path) for name, paths in files.items() for path in paths]:
+        if not path.is_file():
             raise UsageError(
                 f"--{name} {path}: no such file; pass "
                 + (
@@ -251,10 +253,11 @@ def _origins(pretrained: Path | None, teacher: Path | None) -> dict[str, Any]:
                     else "a run folder, an .onnx file of mien, or the .npz of `mien cross-fit`"
                 )
             )
-    return {
-        name: None if path is None else {"file": path.name, "sha256": file_sha256(path), **_left_out(path)}
-        for name, path in files.items()
+    origins = {
+        name: [{"file": path.name, "sha256": file_sha256(path), **_left_out(path)} for path in paths]
+        for name, paths in files.items()
     }
+    return {name: of[0] if len(of) == 1 else of or None for name, of in origins.items()}
 
 
 def _left_out(checkpoint: Path) -> dict[str, str]:
@@ -266,7 +269,7 @@ def _left_out(checkpoint: Path) -> dict[str, str]:
     data = facts["data"]
     if "left_out" not in data or not {"pretrained", "teacher"} <= facts.keys():  # a mean of runs does not say
         return {}
-    if any(may_know(what, facts[what], data) for what in ("pretrained", "teacher")):
+    if may_know(facts):
         return {}
     return {"left_out": data["left_out"], "fingerprint": data["fingerprint"]}
 

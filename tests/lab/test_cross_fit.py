@@ -73,6 +73,8 @@ def test_what_went_before_a_start_counts_too(world: dict[str, Path], tmp_path: P
         ({"pretrained": learnt}, False),
         ({"teacher": learnt}, False),
         ({"teacher": {"file": "a.npz", "sha256": "0"}}, False),
+        ({"teacher": [learnt | own, learnt]}, False),
+        ({"teacher": [learnt | own, learnt | own]}, True),
         ({"pretrained": {"file": "a.pth", "sha256": "0"}}, True),
         ({"pretrained": learnt | own}, True),
         ({"pretrained": learnt | own | {"fingerprint": "of other rows"}}, False),

@@ -1,6 +1,7 @@
 """What a run starts from and learns from: teachers, checkpoints, another network, another loss, a batch of one."""
 
 import json
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -9,15 +10,17 @@ import numpy as np
 import pytest
 import small_fer
 import torch
+from torch import Tensor, nn
 
 from mien import cli
 from mien.classifier import Classifier, bundled_model
 from mien.errors import UsageError
+from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.evaluation.judge import judge
 from mien.lab.networks.norm import SingleValueBatchWarning
 from mien.lab.training import runs
 from mien.lab.training.recipes import Choice
-from mien.lab.training.teacher import Teacher, load_teacher
+from mien.lab.training.teacher import Several, Teacher, load_teacher
 from mien.lab.training.trainer import Source, train
 
 pytestmark = pytest.mark.slow  # tiny trainings
@@ -159,6 +162,57 @@ def test_the_bundled_file_teaches_on_the_students_pictures(world: dict[str, Path
     )  # fmt: skip
     assert runs.read(run)["teacher"] == {"file": bundled_model().name, "sha256": classifier.sha256}
     assert 0 < float(metrics(run)["train_teacher"]) < 3  # 0.5 (ln 8 + ln 7) = 2.0 for uniform answers of the student
+
+
+class Telling(nn.Module):
+    """Answers its number and the row's id in both heads (and its own), and keeps the pictures that it was shown."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self.shown: list[Tensor] = []
+
+    def forward(self, batch: Batch) -> NetworkOutput:
+        self.shown.append(batch.images)
+        told = torch.stack([torch.full((len(batch.ids),), self.number), batch.ids, batch.images[:, 0, 0, 0]], dim=1)
+        own = {f"own {self.number}": told.double(), "fer2013": -told.to(torch.bfloat16)}
+        return NetworkOutput(told.double(), torch.zeros(len(told), self.number + 1), heads=own)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 8])
+def test_several_teachers_answer_in_turn(rows: int) -> None:
+    teachers = [Telling(number) for number in range(3)]
+    several = Several(teachers)
+    ids = torch.arange(10, 10 + rows)
+    batch = Batch(torch.arange(float(rows)).view(-1, 1, 1, 1), torch.zeros(rows, dtype=torch.int64), None, ids)
+    told = several(batch)
+    expected = torch.tensor([[row % 3, 10 + row, row] for row in range(rows)], dtype=torch.float32)
+    assert told.logits.dtype == torch.float32 and torch.equal(told.logits, expected)
+    assert told.heads is not None and torch.equal(told.heads["fer2013"], -expected)
+    assert list(told.heads) == (["fer2013", "own 0"] if rows == 1 else ["fer2013"])
+    again = several(replace(batch, ids=ids + 5))  # as for a mixed batch's second labels
+    assert torch.equal(again.logits[:, 1], expected[:, 1] + 5)
+    for teacher in teachers[:rows]:
+        assert teacher.shown[0] is teacher.shown[1]  # so that a network need not compute again
+
+
+def test_one_teacher_named_twice_teaches_as_once(world: dict[str, Path], tmp_path: Path) -> None:
+    """And both are in the run's facts; a run is resumed with the same teachers only."""
+    settings = ("network.widths=(4,4,4,8)", "epochs=1", "batch=32", "sizes=()", "loss.teacher_weight=0.5")
+    choice = Choice("mien-small", "cpu", settings=settings)
+    rows = Source("ferplus", world["root"], allow_partial=True)
+    other = tmp_path / "other.onnx"
+    shutil.copy(bundled_model(), other)
+    taught = {
+        name: train(choice, rows, tmp_path / name, teacher=teacher, threads=1, say=lambda line: None)
+        for name, teacher in (("once", bundled_model()), ("twice", [bundled_model(), other]))
+    }
+    once, twice = (metrics(taught[name]) for name in ("once", "twice"))
+    assert float(once["train_teacher"]) == pytest.approx(float(twice["train_teacher"]), abs=1e-3)
+    known = runs.read(taught["once"])["teacher"]
+    assert runs.read(taught["twice"])["teacher"] == [known, {**known, "file": "other.onnx"}]
+    with pytest.raises(UsageError, match="teacher differ"):
+        train(choice, rows, taught["twice"], teacher=other, resume=True, threads=1, say=lambda line: None)
 
 
 @pytest.mark.parametrize(

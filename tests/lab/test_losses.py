@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -26,6 +27,15 @@ from mien.lab.losses.weighted_cluster import PrintedUpdateWarning, WeightedClust
 from oracles import ad_corre as slow_ad_corre
 
 TASK = Task(COUNTS, 6)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors of a few hundred numbers, as the gradient checks', are computed four times as fast by one thread as by two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _batch(labels: Tensor, votes: Tensor | None = None, size: int = 4) -> Batch:

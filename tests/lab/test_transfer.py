@@ -244,15 +244,32 @@ def test_a_run_starts_from_a_checkpoint_and_says_what_matched(
     status, out, told = ran(capsys, command(world["root"], run, "ldg", *options))
     assert status == 0, told
     assert "pretrained: " in out and "0 of the network (besides its head) not found" in out
-    assert "unused: head." in out  # the classifier starts anew
+    assert "0 of the file unused" in out  # not even the classifier: the classes are the same
     assert runs.read(run)["pretrained"]["sha256"]
     before, after = runs.load_network(world["teacher"])[0], runs.load_network(run)[0]
     assert torch.allclose(before.stem.conv.weight, after.stem.conv.weight, atol=1e-6)
-    assert not torch.allclose(before.head.classify.weight, after.head.classify.weight, atol=1e-3)
+    assert torch.allclose(before.head.classify.weight, after.head.classify.weight, atol=1e-6)
     status, _, told = ran(capsys, command(world["root"], run, "ldg", "--set", TINY[0], "--set", "lr=1e-12", "--resume"))
     assert status == 2 and "pretrained differ" in told
     status, _, told = ran(capsys, command(world["root"], tmp_path / "other", "mscar", "--pretrained", str(donor)))
     assert status == 2 and "tensors match this network" in told
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["another order", "unknown"])
+def test_a_classifier_of_other_classes_starts_anew(world: dict[str, Path], tmp_path: Path, known: bool) -> None:
+    donor = tmp_path / "donor"
+    shutil.copytree(world["teacher"], donor)
+    facts = runs.read(donor)
+    (donor / "run.json").unlink()
+    if known:
+        runs.write(donor, facts | {"classes": facts["classes"][::-1]})
+    said: list[str] = []
+    choice = Choice("ldg", "cpu", settings=(*TINY, "lr=1e-12"))
+    train(choice, source(world["root"]), tmp_path / "run", pretrained=donor / "best.ckpt", threads=1, say=said.append)
+    assert any("unused: head." in line for line in said)
+    before, after = runs.load_network(world["teacher"])[0], runs.load_network(tmp_path / "run")[0]
+    assert torch.allclose(before.stem.conv.weight, after.stem.conv.weight, atol=1e-6)
+    assert not torch.allclose(before.head.classify.weight, after.head.classify.weight, atol=1e-3)
 
 
 def test_a_runs_report_shows_where_its_network_looks(world: dict[str, Path], tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ RENAMES = (
     (r"^_conv_head\.", "top.conv."),
     (r"^_bn1\.", "top.norm."),
 )  # theirs -> ours
-# The classifier and what our papers put before it: never transferred. A second head ("head_fer2013.") is.
+# The classifier and what our papers put before it: transferred only where it answers the same classes. A second head
+# ("head_fer2013.") always is.
 HEAD = "head."
 
 
@@ -58,9 +59,10 @@ class Transfer:
         return "\n".join(lines)
 
 
-def load_pretrained(network: Network, path: Path, pictures: Iterable[Tensor] = ()) -> Transfer:
+def load_pretrained(network: Network, path: Path, pictures: Iterable[Tensor] = (), *, head: bool = False) -> Transfer:
     """Fill `network` in place from the checkpoint at `path`. pictures: batches as the network takes them, for .onnx files,
-    whose folded norms are measured on them.
+    whose folded norms are measured on them. head: take the classifier, too, where its shape fits: for a file whose classes
+    are the network's, in their order.
 
     Raises ModelError when the file cannot be read without running code, or when fewer than half of the tensors (of the
     file or of the network without its head, whichever are more) match; the network is then unchanged.
@@ -68,7 +70,7 @@ def load_pretrained(network: Network, path: Path, pictures: Iterable[Tensor] = (
     read = weights_of(network, _existing(path), pictures) if path.suffix == ".onnx" else _read(path)
     given = network.adopt({_plain_name(name): value for name, value in read.items() if _is_weight(name)})
     state = network.state_dict()
-    wanted = {name: state[name] for name in state if _is_weight(name) and not name.startswith(HEAD)}
+    wanted = {name: state[name] for name in state if _is_weight(name) and (head or not name.startswith(HEAD))}
     found, summed, unused = {}, [], []
     for name, value in given.items():
         target = _target(name, wanted)
@@ -79,7 +81,7 @@ def load_pretrained(network: Network, path: Path, pictures: Iterable[Tensor] = (
         found[target] = fitted
         if fitted.shape != value.shape:
             summed.append(target)
-    missing = tuple(name for name in wanted if name not in found)
+    missing = tuple(name for name in wanted if name not in found and not name.startswith(HEAD))
     transfer = Transfer(tuple(found), tuple(summed), tuple(sorted(unused)), missing)
     _refuse_poor(transfer, path, given=len(given))
     network.load_state_dict(found, strict=False)

@@ -19,6 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from mien.card import InputSpec
+from mien.classifier import Classifier
 from mien.errors import DataError, UsageError
 from mien.lab import datasets, ranks
 from mien.lab.datasets import FaceDataset
@@ -148,7 +149,9 @@ def _train(
     loaders = [ordered_loader(held, spec) for held in judged]
     feed = training_loader(data, spec, batch=recipe.batch, seed=seed)
     if pretrained is not None and last is None:
-        say(load_pretrained(module.network, pretrained, _pictures_for_norms(module, data, spec)).text())
+        same = _classes_of(pretrained) == list(data.classes)
+        pictures = _pictures_for_norms(module, data, spec)
+        say(load_pretrained(module.network, pretrained, pictures, head=same).text())
         module.restart_average()
     if layout.size > 1:
         distributed.convert(module.network)
@@ -258,6 +261,15 @@ def _origins(pretrained: Path | None, teachers: Sequence[Path]) -> dict[str, Any
         for name, paths in files.items()
     }
     return {name: of[0] if len(of) == 1 else of or None for name, of in origins.items()}
+
+
+def _classes_of(checkpoint: Path) -> list[str] | None:
+    """What the main head of a run's checkpoint or of a file of mien answers; None of others, whose order of classes nobody says."""
+    if checkpoint.suffix == ".onnx":
+        return list(Classifier(checkpoint).card.head().labels)
+    if checkpoint.suffix == ".ckpt" and (checkpoint.parent / "run.json").is_file():
+        return list(runs.read(checkpoint.parent)["classes"])
+    return None
 
 
 def _left_out(checkpoint: Path) -> dict[str, str]:

@@ -265,8 +265,12 @@ def test_a_classifier_of_other_classes_starts_anew(world: dict[str, Path], tmp_p
         runs.write(donor, facts | {"classes": facts["classes"][::-1]})
     said: list[str] = []
     choice = Choice("ldg", "cpu", settings=(*TINY, "lr=1e-12"))
-    train(choice, source(world["root"]), tmp_path / "run", pretrained=donor / "best.ckpt", threads=1, say=said.append)
+    held_out = replace(source(world["root"]), select_on="holdout")
+    train(choice, held_out, tmp_path / "run", pretrained=donor / "best.ckpt", threads=1, say=said.append)
     assert any("unused: head." in line for line in said)
+    notes = runs.read(tmp_path / "run")["notes"]
+    assert [f"note: {note}" for note in notes] == [line for line in said if line.startswith("note: ")]
+    assert len(notes) == known and all("best.ckpt may have learnt the tenth" in note for note in notes)
     before, after = runs.load_network(world["teacher"])[0], runs.load_network(tmp_path / "run")[0]
     assert torch.allclose(before.stem.conv.weight, after.stem.conv.weight, atol=1e-6)
     assert not torch.allclose(before.head.classify.weight, after.head.classify.weight, atol=1e-3)

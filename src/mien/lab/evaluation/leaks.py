@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mien.card import ModelCard
+from mien.card import InputSpec, ModelCard
 from mien.errors import DataError
 from mien.expressions import BASIC, EXPRESSIONS
 from mien.lab.datasets.dataset import FaceDataset
@@ -99,7 +99,12 @@ def preprocessing_mismatches(card: ModelCard, dataset: FaceDataset, *, head: str
         found.append(f"trained under label rule {chosen.label_rule!r}, judged under {dataset.label_rule!r}")
     if any(abs(value) > 1 for value in card.input.mean):
         found.append(f"the card's mean {card.input.mean} is not on the 0-1 scale")
-    return found + _picture_mismatches(card, [dataset.read(row) for row in range(min(LOOKED_AT, len(dataset)))])
+    return found + _picture_mismatches(card, first_pictures(dataset))
+
+
+def first_pictures(dataset: FaceDataset) -> list[np.ndarray]:
+    """Those that stand for a dataset."""
+    return [dataset.read(row) for row in range(min(LOOKED_AT, len(dataset)))]
 
 
 def _same_rule(trained: str, judged: str) -> bool:
@@ -120,13 +125,16 @@ def _picture_mismatches(card: ModelCard, images: Sequence[np.ndarray]) -> list[s
     found = []
     if card.input.colour == "rgb" and images and all(_is_grey(image) for image in images):
         found.append(f"the model reads colour, the first {len(images)} pictures are grey")
-    wanted = card.input.width / card.input.height
-    shapes = {image.shape[:2] for image in images}
-    stretched = [shape for shape in sorted(shapes) if not 1 / STRETCH <= shape[1] / shape[0] / wanted <= STRETCH]
-    if stretched:
-        height, width = stretched[0]
-        found.append(f"a picture of {width}x{height} px would be stretched to {card.input.width}x{card.input.height}")
-    return found
+    return found + stretched(card.input, images)
+
+
+def stretched(spec: InputSpec, images: Sequence[np.ndarray]) -> list[str]:
+    """The first picture, in a sentence, whose sides are not as the input's; [] where there is none."""
+    wanted = spec.width / spec.height
+    for height, width in sorted({image.shape[:2] for image in images}):
+        if not 1 / STRETCH <= width / height / wanted <= STRETCH:
+            return [f"a picture of {width}x{height} px would be stretched to {spec.width}x{spec.height}"]
+    return []
 
 
 def _is_grey(image: np.ndarray) -> bool:

@@ -35,6 +35,7 @@ from mien.lab.training import distributed, launch, runs
 from mien.lab.training.checkpoint import AtomicCheckpoints, KeepRun, SaveEpoch
 from mien.lab.training.feed import ordered_loader, sample_loader, training_loader
 from mien.lab.training.module import REPORTED, Training
+from mien.lab.training.notes import notes_of
 from mien.lab.training.parts import Part, holdout_ids, may_know
 from mien.lab.training.recipes import Choice, completed, describe, resolve
 from mien.lab.training.teacher import load_teachers
@@ -90,7 +91,8 @@ def train(
     """Train and return the run folder. Raises UsageError or DataError before anything is written when the call is wrong.
 
     resume: go on from `folder`/last.ckpt where there is one; its run.json must say the same recipe, data and seed.
-    pretrained: a checkpoint to start from (.safetensors, .pth, or .onnx of ours). teacher: a run folder whose network gives
+    pretrained: a checkpoint to start from (.safetensors, .pth, or .onnx of ours); its classifier is taken along where a run's
+    checkpoint or a file of ours answers the same classes. teacher: a run folder whose network gives
     the targets, an .onnx of ours, or the .npz of `mien cross-fit`; of several, each answers its share of every batch.
     watched: rows that are reported later. They choose nothing; the epoch that is best on them is kept as
     best_on_test.ckpt, to show how much choosing by them would flatter.
@@ -142,6 +144,10 @@ def _train(
     _quiet(threads)
     frozen = load_teachers(teachers, data=data, spec=runs.spec_of(recipe))
     module, facts = _build(recipe, data, validation, seed, run, frozen)
+    files = [*([] if pretrained is None else [pretrained]), *map(taught_by, teachers)]
+    facts["notes"] = notes_of(data, runs.spec_of(recipe), source.select_on, files)
+    for note in facts["notes"]:
+        say(f"note: {note}")
     if watched is not None:
         module.validation += (REPORTED,)
     spec = runs.spec_of(recipe, recipe.resize)

@@ -205,13 +205,16 @@ def test_openapi_describes_the_rows_without_a_foreign_address(client: httpx.Clie
     assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
 
 
-@pytest.mark.parametrize(("path", "method", "status", "code"), [
-    ("/nowhere", "GET", 404, "not_found"), ("/v1/read", "GET", 405, "method"), ("/v1/read", "OPTIONS", 405, "method"),
-    ("/..%2f..%2fetc/passwd", "GET", 404, "not_found"),
+@pytest.mark.parametrize(("path", "method", "status", "told"), [
+    ("/nowhere", "GET", 404, "not_found"), ("/v1/read", "GET", 405, "POST"), ("/v1/read", "OPTIONS", 405, "POST"),
+    ("/v1/model", "POST", 405, "GET, HEAD"), ("/", "POST", 405, "GET, HEAD"), ("/..%2f..%2fetc/passwd", "GET", 404, "not_found"),
 ])  # fmt: skip
-def test_unknown_paths_and_methods(client: httpx.Client, path: str, method: str, status: int, code: str) -> None:
+def test_unknown_paths_and_methods(client: httpx.Client, path: str, method: str, status: int, told: str) -> None:
+    """told: the code, or the methods that the path has."""
     answer = client.request(method, path)
-    assert answer.status_code == status and answer.json()["error"]["code"] == code
+    assert answer.status_code == status
+    assert answer.json()["error"]["code"] == ("method" if status == 405 else told)
+    assert answer.headers.get("Allow") == (told if status == 405 else None)
 
 
 @pytest.mark.parametrize("path", sorted(web.PAGES))

@@ -133,6 +133,7 @@ def test_time(reader: Reader, slow: Slow) -> None:
         first, waiting = in_parallel(client, 2)  # the detector, not yet allowed, would take far longer
         assert refused(first) == refused(waiting) == (503, "time", 4) and first.headers["Retry-After"]
         assert slow.seen == 1  # the one that still waited for its turn was given up, not done for nobody
+        assert 'mien_pictures_total{result="given up"} 2\n' in client.get("/metrics").text
         slow.allowed.set()
         assert settled(client) and post(client, ("a", BLANK)).status_code == 200
 

@@ -158,4 +158,11 @@ async def _refuse_unknown(request: Request, error: Exception) -> Response:
     """404 and 405 in the same form as every other refusal."""
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method"}.get(error.status_code, "http")
-    raise RefusedError(error.status_code, code, str(error.detail), headers=error.headers or {})
+    headers = {**(error.headers or {}), **_allowed(request)} if code == "method" else error.headers or {}
+    raise RefusedError(error.status_code, code, str(error.detail), headers=headers)
+
+
+def _allowed(request: Request) -> dict[str, str]:
+    """The methods of every route of this path: GET and HEAD may be two."""
+    routes = [route for route in request.app.routes if getattr(route, "path", None) == request.url.path]
+    return {"Allow": ", ".join(sorted({method for route in routes for method in route.methods}))}

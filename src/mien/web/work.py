@@ -56,7 +56,11 @@ class Work:
 
         Raises the first picture's RefusedError when none can be read.
         """
-        results = await asyncio.gather(*(self._attempt(picture) for picture in pictures))
+        try:
+            results = await asyncio.gather(*(self._attempt(picture) for picture in pictures))
+        except asyncio.CancelledError:  # past the deadline, or the client hung up
+            self._metrics.pictures.add("given up", by=len(pictures))
+            raise
         for result in results:
             self._count(result)
         refused = [result for result in results if isinstance(result, RefusedError)]

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from mien.errors import DataError, ModelError, UsageError
 from mien.lab.evaluation.metrics import summary
 from mien.lab.evaluation.paper_table import html_body, to_csv, to_markdown, verdicts
 from mien.lab.evaluation.report import page
+from mien.lab.evaluation.scores import Scores
 from mien.lab.reproduce import BIASED, SCORES, Job, Outcome, Plan, jobs, lay_out, run_cells, selected, write_pages
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
@@ -131,6 +132,15 @@ def test_finished_cells_are_never_run_twice_and_a_deleted_file_empties_its_cell(
     assert (emptied.status, emptied.measured) == ("not run", None)
     run(tmp_path, runner)
     assert cells_of(tmp_path)[0].status == "measured"
+
+
+def test_runs_of_two_protocols_have_no_mean(tmp_path: Path) -> None:
+    run(tmp_path, Runner())
+    path = tmp_path / "lban-il/cpu/weak--fer2013/seed1" / SCORES
+    scores = Scores.load(path)
+    replace(scores, protocol={**scores.protocol, "views": "flip"}).save(path)
+    told = cells_of(tmp_path)[0]
+    assert told.measured is None and told.status.startswith("no mean: its runs differ in views; make them anew")
 
 
 def test_a_run_that_is_killed_leaves_no_finished_cell(tmp_path: Path) -> None:

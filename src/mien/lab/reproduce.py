@@ -25,6 +25,7 @@ from mien.lab.evaluation.statistics import Interval, seed_summary
 if TYPE_CHECKING:  # the methods import torch; a layout must not
     from mien.lab.methods.method import Method, Published
 
+PROTOCOL = ("dataset", "split", "label_rule", "selection_rule", "views")  # the same of every run of a cell
 SCORES = "scores.npz"
 BIASED = "best_on_test.npz"  # scores of the epoch that was best on the reported rows, where a runner keeps them
 FEATURES = "features.npz"  # the features of the rows of SCORES, for t-SNE: apart, being a hundred times as large
@@ -269,11 +270,16 @@ def _measured_cell(
         reasons = [problems[job] for side in wanted for job in side if job in problems]
         return Cell(number, status=reasons[0] if reasons else "not run")
     scale = SCALE[number.unit]
-    values, files = [], []
+    values, files, protocols = [], [], []
     for side in complete:
         judged = [(job, _judged(out / job.folder / SCORES, cache)) for job in side]
+        protocols += [held.scores.protocol for _, held in judged if held is not None]
         files += [(f"{job.folder}/{SCORES}", held.digest) for job, held in judged if held is not None]
         values.append(_mean([value_of(held.metrics, number.metric) for _, held in judged if held is not None]))
+    if differing := [name for name in PROTOCOL if len({str(protocol[name]) for protocol in protocols}) > 1]:
+        return Cell(
+            number, status=f"no mean: its runs differ in {', '.join(differing)}; make them anew in another folder"
+        )
     known = [scale * value for value in values if value is not None]
     if not known:
         return Cell(number, status=f"{number.metric} is undefined in these scores")
@@ -319,8 +325,7 @@ def _biased(
 
 
 def _protocol(protocol: Mapping[str, Any], job: Job) -> str:
-    names = ("dataset", "split", "label_rule", "selection_rule", "views")
-    words = [f"{name.replace('_', ' ')} {protocol[name]}" for name in names]
+    words = [f"{name.replace('_', ' ')} {protocol[name]}" for name in PROTOCOL]
     return "; ".join([f"preset {job.preset}", *words, *([job.condition] if job.condition else [])])
 
 

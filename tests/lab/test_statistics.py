@@ -359,11 +359,12 @@ def test_one_cluster_says_nothing_of_others() -> None:
     scores, other = made_up(60), made_up(60, seed=3, skill=3.0)
     one = np.array(["a"] * 60)
     found = intervals(scores, clusters=one)
-    assert set(found) == set(intervals(scores))
+    of_rows = intervals(scores)
+    assert set(found) == set(of_rows)
     for name, span in found.items():
         low, high = RANGES.get(name, (0.0, 1.0))
         assert (span.low, span.high) == (low, high) and low <= span.value <= high, name
-        assert span.value == pytest.approx(intervals(scores)[name].value)
+        assert span.value == pytest.approx(of_rows[name].value)
     assert auc_interval(scores.labels, scores.probabilities, clusters=one).high == 1.0
     span, p = auc_difference(scores.labels, scores.probabilities, other.probabilities, clusters=one)
     assert (span.low, span.high, p) == (-1.0, 1.0, 1.0) and span.value > 0

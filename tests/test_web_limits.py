@@ -193,6 +193,27 @@ def test_large_pictures_are_taken_one_at_a_time(reader: Reader, monkeypatch: pyt
     assert meeting.broken == large
 
 
+def test_large_pictures_hold_no_place_of_the_others(
+    reader: Reader, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two large ones, one in the detector and one waiting for it, leave both workers to small ones."""
+
+    class SlowWhenLarge:
+        def detect(self, image: np.ndarray) -> list[Detection]:
+            return slow.detect(image) if image.shape[1] == 40 else []
+
+    reader.detector = SlowWhenLarge()
+    monkeypatch.setattr(work, "LARGE", 40 * 30 - 1)
+    small = encode(Image.new("RGB", (30, 30)), "PNG")
+    with in_thread(web.create_app(reader, workers=2)) as client, ThreadPoolExecutor(2) as pool:
+        held = [pool.submit(post, client, ("a", BLANK)) for _ in range(2)]
+        assert slow.started.acquire(timeout=PATIENCE)
+        wait_for(lambda: "mien_requests_under_way 2\n" in client.get("/metrics").text)
+        assert [post(client, ("b", small)).status_code for _ in range(3)] == [200] * 3 and slow.seen == 1
+        slow.allowed.set()
+        assert [one.result().status_code for one in held] == [200, 200]
+
+
 def test_a_slow_upload(reader: Reader) -> None:
     with serve(reader, seconds=0.5) as client, half_a_request(client) as connection:
         answer = b"".join(iter(lambda: connection.recv(4096), b""))  # to the end: the connection is closed after it

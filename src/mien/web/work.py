@@ -4,9 +4,7 @@ import asyncio
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
-from threading import Lock
 
 import numpy as np
 from PIL import Image
@@ -22,7 +20,7 @@ from mien.web.metrics import Metrics
 from mien.web.uploads import Picture
 
 # Pixels. A picture takes about 25 bytes for each while it is decoded and searched, and ONNX Runtime keeps what it once
-# had; so pictures larger than this are taken one at a time.
+# had; so pictures larger than this are taken one at a time, beside the others.
 LARGE = 4_000_000
 
 
@@ -37,19 +35,20 @@ class _Searched:
 
 
 class Work:
-    """The reader put to work for the server. workers: pictures that are decoded and searched at once."""
+    """The reader put to work for the server. workers: pictures that are decoded and searched at once, besides a large one."""
 
     def __init__(self, reader: Reader, *, limits: Limits, metrics: Metrics, workers: int) -> None:
         self.batcher = Batcher(reader.classifier, metrics=metrics)
         self._reader = reader
         self._limits = limits
         self._metrics = metrics
-        self._large = Lock()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="mien-search")
+        self._large = ThreadPoolExecutor(1, thread_name_prefix="mien-search-large")
 
     def close(self) -> None:
         """Give up what has not been started."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._large):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def rows(self, pictures: Sequence[Picture]) -> list[tables.Row]:
         """The rows of all pictures, in order; those of a picture that cannot be read say why, as the command line's do.
@@ -78,15 +77,16 @@ class Work:
             return refusal
 
     async def _read(self, picture: Picture) -> Reading:
-        searched = await asyncio.get_running_loop().run_in_executor(self._pool, self._search, picture)
+        loop = asyncio.get_running_loop()
+        large = await loop.run_in_executor(self._pool, _promises_many_pixels, picture.data)
+        searched = await loop.run_in_executor(self._large if large else self._pool, self._search, picture)
         probabilities = await self.batcher.classify(searched.crops) if searched.found else np.zeros((0, 0))
         faces = self._reader.faces(searched.found, probabilities)
         return Reading(picture.name, searched.width, searched.height, faces)
 
     def _search(self, picture: Picture) -> _Searched:
-        """In a thread of the pool. Raises RefusedError."""
-        with self._large if _promises_many_pixels(picture.data) else nullcontext():
-            pixels, found = self._decode_and_detect(picture)
+        """In a thread of a pool. Raises RefusedError."""
+        pixels, found = self._decode_and_detect(picture)
         if len(found) > self._limits.faces:
             reason = f"{len(found)} faces in one picture, the limit is {self._limits.faces}; cut it into parts"
             raise RefusedError(422, "faces", reason, self._limits.faces)

@@ -40,7 +40,7 @@ T = TypeVar("T")
 def create_app(
     reader: Reader, *, limits: Limits | None = None, door: Door | None = None, workers: int | None = None
 ) -> FastAPI:
-    """The application for one reader. workers: pictures decoded and searched at once (besides a large one), None for one a processor."""
+    """The application for one reader. workers: pictures searched at once, besides a large one; None for one a processor."""
     limits = limits or Limits()
     gate = Gate(limits)
     model = _describe(reader, limits)

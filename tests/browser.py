@@ -45,4 +45,4 @@ def requested(browser: Any) -> list[str]:
     which it loads a while after its start and no web page can ask for, and pictures that an address holds itself."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    return [url for url in urls if not url.startswith(("chrome://", "data:"))]
+    return [url for url in urls if not url.startswith(("chrome://", "chrome-untrusted://", "data:"))]

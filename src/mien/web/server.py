@@ -102,12 +102,19 @@ class _Server(uvicorn.Server):
         self._announce = announce
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal lets requests end, the second cuts them off: then uvicorn would log what each died of."""
+        """The first signal lets requests end, a second Ctrl-C cuts them off: then uvicorn would log what each died of. It would
+        also wait for their connections to be closed, from Python 3.12 on."""
         if self.should_exit:
             logging.getLogger("uvicorn.error").disabled = True
+            if sig == signal.SIGINT:
+                asyncio.get_running_loop().call_soon_threadsafe(self._cut_off)
         elif sig == signal.SIGINT and self.server_state.tasks:
             terminal.complain("finishing what was begun; Ctrl-C again ends at once")
         super().handle_exit(sig, frame)
+
+    def _cut_off(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)

@@ -34,9 +34,9 @@ def _may_know_the_holdout(path: Path, data: FaceDataset) -> bool:
     if path.suffix == ".onnx":
         told = " ".join(head.trained_on for head in Classifier(path).card.heads.values())
         return any(name in told for name in _names(data.name))
-    if path.suffix != ".ckpt" or not (path.parent / "run.json").is_file():
+    facts = runs.facts_beside(path)
+    if facts is None:
         return False
-    facts = runs.read(path.parent)
     if any(facts.get(name, True) for name in ("pretrained", "teacher")):  # a mean of runs does not say
         return True
     of = facts["data"]

@@ -81,6 +81,12 @@ def shape_of(facts: dict[str, Any], recipe: Recipe) -> Shape:
     return Shape(recipe.channels, len(facts["classes"]), recipe.size, recipe.loss.embeddings)
 
 
+def facts_beside(file: Path) -> Facts | None:
+    """run.json of the run whose checkpoint `file` is; None of any other file."""
+    known = file.suffix == ".ckpt" and (file.parent / "run.json").is_file()
+    return read(file.parent) if known else None
+
+
 def spec_of(recipe: Recipe, side: int | None = None) -> InputSpec:
     """The network's input as a card states it; `side` overrides the recipe's size (the size before a random window is cut)."""
     pixels = side or recipe.size

@@ -273,17 +273,16 @@ def _classes_of(checkpoint: Path) -> list[str] | None:
     """What the main head of a run's checkpoint or of a file of mien answers; None of others, whose order of classes nobody says."""
     if checkpoint.suffix == ".onnx":
         return list(Classifier(checkpoint).card.head().labels)
-    if checkpoint.suffix == ".ckpt" and (checkpoint.parent / "run.json").is_file():
-        return list(runs.read(checkpoint.parent)["classes"])
-    return None
+    facts = runs.facts_beside(checkpoint)
+    return None if facts is None else list(facts["classes"])
 
 
 def _left_out(checkpoint: Path) -> dict[str, str]:
     """The part of the training rows that a run's checkpoint has not learnt from, nor what went before it, and the fingerprint of
     the others, where it left one out. Of another file nothing is known, wherever it lies."""
-    if checkpoint.suffix != ".ckpt" or not (checkpoint.parent / "run.json").is_file():
+    facts = runs.facts_beside(checkpoint)
+    if facts is None:
         return {}
-    facts = runs.read(checkpoint.parent)
     data = facts["data"]
     if "left_out" not in data or not {"pretrained", "teacher"} <= facts.keys():  # a mean of runs does not say
         return {}

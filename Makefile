@@ -16,7 +16,7 @@ check: .venv/dev  ## what to run before a commit: format, lint, types, fast test
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not slow and not soak"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not soak" -n logical --maxprocesses 4 --dist loadfile
 
 soak: .venv/dev  ## the full counts: fuzz, load, long runs; hours. Writes counts, seed and date into benchmarks/results/soak.json
 	$(BIN)/python benchmarks/soak.py

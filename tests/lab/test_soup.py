@@ -39,12 +39,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         start = trained("start") / "best.ckpt"
         first, second = (trained(name, seed=seed, pretrained=start) for name, seed in (("first", 1), ("second", 2)))
         other = trained("other", "network.widths=(4,8,8,16)")
+        stranger = trained("stranger", seed=7)
         soup.average([first, second], folder / "mean")
     return {
         "root": root,
         "first": first,
         "second": second,
         "other": other,
+        "stranger": stranger,
         "mean": folder / "mean",
         "cache": folder / "cache",
     }
@@ -106,6 +108,19 @@ def test_it_is_evaluated_exported_and_gone_on_from_as_a_run(
     file = Classifier(tmp_path / "mean.onnx").run(batch).probabilities["ferplus"]
     assert file == pytest.approx(run.run(batch).probabilities["ferplus"], abs=1e-4)
     assert np.ptp(file) > 0
+
+
+def test_runs_of_other_random_starts_are_named(
+    world: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard: list[str] = []
+    soup.average([world["first"], world["second"], world["stranger"]], tmp_path / "mean", heard.append)
+    assert len(heard) == 1 and "stranger: its weights do not resemble the first run's" in heard[0]
+    assert json.loads((tmp_path / "mean" / "run.json").read_text())["notes"] == heard
+    assert json.loads((world["mean"] / "run.json").read_text())["notes"] == []
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["average", str(world["first"]), str(world["stranger"]), "-o", str(tmp_path / "told")])
+    assert not ended.value.code and "do not resemble" in capsys.readouterr().err
 
 
 def test_what_has_no_mean(world: dict[str, Path], tmp_path: Path) -> None:

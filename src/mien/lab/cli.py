@@ -157,7 +157,7 @@ def average(
     """Write the mean of several runs' weights as one run, which answers for the price of one network (a model soup)."""
     with needs_torch():
         from mien.lab.training import soup
-    typer.echo(str(soup.average(chosen, out)))
+    typer.echo(str(soup.average(chosen, out, lambda line: typer.echo(line, err=True))))
 
 
 def cross_fit(

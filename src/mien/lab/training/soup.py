@@ -4,7 +4,7 @@ arXiv:2203.05482). It answers for the price of one network.
 The runs must have grown from one: between networks of different random starts lies a ridge, and their mean answers nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,14 @@ from mien.lab.training import runs
 BEST = "best.ckpt"
 SHARED = ("classes", "label_rule", "data", "rows")  # facts that runs of one mean have in common
 OWN = ("pretrained", "teacher", "seed")  # of single runs: of the mean they would be untrue
+ALIKE = (
+    0.2  # the cosine of two networks' weights: 0 for different random starts; long runs from one start had 0.6 and more
+)
 
 
-def average(folders: Sequence[Path], out: Path) -> Path:
+def average(folders: Sequence[Path], out: Path, say: Callable[[str], None] = lambda line: None) -> Path:
     """Write the mean of the runs' best weights into the run folder `out`, which every command takes as it takes a trained run,
-    except that it cannot be resumed.
+    except that it cannot be resumed. Runs that seem not to have grown from one are named to `say` and in its run.json.
 
     Raises UsageError for fewer than two runs, for runs of other networks, labels or rows, and where `out` holds something.
     """
@@ -40,13 +43,35 @@ def average(folders: Sequence[Path], out: Path) -> Path:
             (state, told, runs.spec_of(other, other.resize)),
             (states[0], facts, runs.spec_of(recipe, recipe.resize)),
         )
+    unlike = [
+        f"{folder.name}: its weights do not resemble the first run's (cosine {cosine:.2f}): have both grown from one? The mean of "
+        "networks of different random starts answers nothing"
+        for folder, state in zip(folders, states, strict=True)
+        if (cosine := likeness(states[0], state)) < ALIKE
+    ]
+    for note in unlike:
+        say(note)
+    notes = [
+        f"{folder.name}: {note}"
+        for folder, (*_, own) in zip(folders, loaded, strict=True)
+        for note in own.get("notes", [])
+    ]
     first.load_state_dict({name: _mean([state[name] for state in states]) for name in states[0]})
     out.mkdir(parents=True, exist_ok=True)
     prefix = runs.prefix_of(recipe)
     torch.save({"state_dict": {prefix + name: value for name, value in first.state_dict().items()}}, out / BEST)
     np.save(out / "crops.npy", runs.kept_crops(folders[0]))
-    runs.write(out, _facts_of_the_mean(facts, folders))
+    runs.write(out, _facts_of_the_mean(facts, folders, [*notes, *unlike]))
     return out
+
+
+def likeness(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """The cosine between two networks' weights (those of norms, near 1 in any network, left out), in [-1, 1]."""
+
+    def flat(state: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([state[name].double().flatten() for name, value in one.items() if value.ndim > 1])
+
+    return torch.nn.functional.cosine_similarity(flat(one), flat(other), dim=0).item()
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:
@@ -70,7 +95,7 @@ def _check_alike(folder: Path, own: tuple[Any, ...], first: tuple[Any, ...]) -> 
         )
 
 
-def _facts_of_the_mean(facts: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
+def _facts_of_the_mean(facts: Mapping[str, Any], folders: Sequence[Path], notes: list[str]) -> dict[str, Any]:
     kept = {name: value for name, value in facts.items() if name not in OWN}
     return {
         **kept,
@@ -78,6 +103,7 @@ def _facts_of_the_mean(facts: Mapping[str, Any], folders: Sequence[Path]) -> dic
         "command": command_line(),
         "commit": commit(),
         "started": runs.started(),
+        "notes": notes,
         "averaged": [{"run": folder.name, "sha256": file_sha256(folder / BEST)} for folder in folders],
         "selection_rule": f"the mean of the weights of {len(folders)} runs, of each the {facts['selection_rule']}",
     }

@@ -161,6 +161,10 @@ def test_areas_of_which_nothing_is_known() -> None:
     assert (span.low, span.high, p) == (-1.0, 1.0, 1.0)
     span = auc_interval(labels, random[0])
     assert (span.low, span.high) == (0.0, 1.0) and 0 < span.value < 1
+    labels[1] = 1  # of two rows something is known
+    span, p = auc_difference(labels, *random)
+    assert -1.0 < span.low < span.value < span.high < 1.0 and 0 < p < 1
+    assert auc_interval(labels, random[0]).how == "DeLong"
 
 
 def test_areas_are_compared_in_pairs() -> None:

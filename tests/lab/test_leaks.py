@@ -90,6 +90,9 @@ def test_fitting_data_passes_and_seven_against_eight_is_settled() -> None:
     grey = dataset([np.repeat(noise(0, (48, 48, 1)), 3, axis=2)])
     assert check_preprocessing(card(), grey) == []
     assert preprocessing_mismatches(card(labels=EXPRESSIONS), grey) == []
+    assert check_preprocessing(card(rule="vote distribution of every row"), grey) == []
+    tall, narrow = dataset([np.repeat(noise(0, (48, 24, 1)), 3, axis=2)]), card()
+    assert check_preprocessing(replace(narrow, input=replace(narrow.input, width=24)), tall) == []
 
 
 def test_mismatches_are_refused_unless_accepted() -> None:
@@ -169,6 +172,9 @@ def test_small_and_unknown_groups_take_no_part_in_the_gap() -> None:
     assert found.gap is None
     assert found.unknown == 15
     assert [group.rows for group in found.groups] == [5, 80]
+    enough = by_group(scores, ["few"] * 30 + ["many"] * 70, attribute="age").gap
+    assert enough is not None and {enough.best, enough.worst} == {"few", "many"}
+    assert by_group(scores, ["few"] * 29 + ["many"] * 71, attribute="age").gap is None
     with pytest.raises(DataError, match="99 values"):
         by_group(scores, values[:99], attribute="age")
 

@@ -166,7 +166,8 @@ def test_impossible_scores_are_refused() -> None:
         summary(Scores(scores.labels[:0], scores.probabilities[:0], scores.classes, scores.ids[:0], scores.protocol))
     with pytest.raises(DataError, match="row00003"):
         broken = scores.probabilities.copy()
-        broken[3] *= 2
+        broken[3] *= 0.3  # farther from 1 than the next
+        broken[5] *= 1.5
         summary(replace(scores, probabilities=broken))
     with pytest.raises(UsageError, match="trapezoid"):
         summary(scores, pr_area="area")

@@ -18,6 +18,7 @@ from mien.lab.evaluation.paired import (
     detectable_rows,
     holm,
     mcnemar,
+    noncentrality,
     paired_difference,
     seed_difference,
 )
@@ -30,6 +31,8 @@ from mien.lab.evaluation.statistics import (
     seed_summary,
     share_interval,
     shared,
+    standard_error,
+    student_quantile,
 )
 
 pytest.importorskip("scipy", reason="needs the extra eval")
@@ -197,7 +200,7 @@ def test_auc_interval_agrees_with_a_bootstrap_of_rows() -> None:
 def test_auc_difference_of_a_model_with_itself_is_nothing() -> None:
     scores = made_up(200)
     found, p = auc_difference(scores.labels, scores.probabilities, scores.probabilities)
-    assert (found.value, p) == (0.0, 1.0)
+    assert (found.value, found.low, found.high, p) == (0.0, 0.0, 0.0, 1.0)
     near = made_up(200, seed=9, skill=1.7)
     found, p = auc_difference(scores.labels, scores.probabilities, near.probabilities)
     assert 0.02 < p < 0.5
@@ -254,8 +257,11 @@ def test_rows_are_aligned_by_id_and_other_rows_refused() -> None:
     with pytest.raises(DataError, match="not the same rows: 10 only in the first"):
         aligned(first, made_up(40))
     relabelled = Scores((second.labels + 1) % 7, second.probabilities, second.classes, second.ids, second.protocol)
-    with pytest.raises(DataError, match="50 rows have other labels"):
+    with pytest.raises(DataError, match="50 rows have other labels, first row00000"):
         aligned(first, relabelled)
+    some = np.where(np.arange(50) < 7, second.labels, relabelled.labels)
+    with pytest.raises(DataError, match="43 rows have other labels, first row00007"):
+        aligned(first, replace(second, labels=some))
     wrong = Scores(
         np.where(np.arange(50) == 3, 9, second.labels), second.probabilities, first.classes, first.ids, first.protocol
     )
@@ -305,6 +311,19 @@ def test_where_too_few_rows_differ_nothing_could_be_seen(rows: int, differing: i
     """Even if all of them spoke for one model: the exact test needs six rows of six."""
     assert detectable_rows(rows, differing / rows) is None
     assert detectable_rows(rows, 20 / rows) is not None
+
+
+def test_six_rows_are_the_fewest_that_can_differ() -> None:
+    assert detectable_rows(5, 1.0) is None and detectable_rows(6, 1.0) is not None
+
+
+def test_what_could_be_seen_by_a_bootstrap_of_few_clusters_is_the_t_tests() -> None:
+    """The bootstrap's spread over G clusters is too small by sqrt((G - 1) / G): a twentieth for ten."""
+    first, second, clusters = made_up(600), made_up(600, seed=1, skill=1.7), np.array(groups_of(600, 10))
+    found = paired_difference(first, second, clusters=clusters, replicates=8000).detectable
+    differences = (second.predictions == first.labels) - (first.predictions == first.labels).astype(np.float64)
+    error = standard_error(differences, clusters)
+    assert found == pytest.approx(noncentrality(student_quantile(0.975, 9), 9) * error, rel=0.025)
 
 
 def groups_of(rows: int, count: int) -> list[str]:

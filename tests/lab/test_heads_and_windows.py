@@ -5,6 +5,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small_fer
 import torch
@@ -15,6 +16,7 @@ from mien.errors import DataError, UsageError
 from mien.lab import datasets
 from mien.lab.batch import Batch
 from mien.lab.datasets import layouts
+from mien.lab.evaluation.evaluate import evaluate, windows
 from mien.lab.training import export as exporting
 from mien.lab.training import runs, trainer
 from mien.lab.training.forms import Form
@@ -24,6 +26,7 @@ from mien.lab.training.trainer import Source, load_all, train
 
 pytestmark = pytest.mark.slow
 
+FACTS = {"selection_rule": "none", "seed": 0, "command": "none", "commit": "none"}
 MSCAR = ("network.width=0.0625", "epochs=1", "batch=16", "lr=0.01")
 
 
@@ -95,6 +98,18 @@ def test_networks_that_see_other_windows_do_not_share_a_file(root: Path, tmp_pat
     for pair in ((whole, part), (part, whole)):
         with pytest.raises(UsageError, match="sees other pictures"):
             exporting.export(pair, tmp_path / "both.onnx", form=Form())
+
+
+def test_a_files_ten_crop_is_its_runs(root: Path, tmp_path: Path) -> None:
+    """Corners of 32 px windows in 48 px lie 8 px from the centre."""
+    run = windowed(tmp_path / "run", root)
+    rows = datasets.load("fer2013", root, split="valid", allow_partial=True)
+    models = exporting.TrainedRun(run), Classifier(exporting.export(run, tmp_path / "run.onnx"))
+    own, file = (evaluate(model, rows, views="tencrop", protocol=FACTS).probabilities for model in models)
+    assert file == pytest.approx(own, abs=1e-5)
+    batch = models[1].card.input.prepare([rows.read(0)])
+    ten = [models[1].run(np.ascontiguousarray(view)).probabilities["fer2013"] for view in windows(batch, "tencrop", 8)]
+    assert file[0] == pytest.approx(np.mean(ten, axis=0)[0], abs=1e-5)
 
 
 def test_a_file_teaches_what_its_run_does_also_where_it_cuts_a_window(root: Path, tmp_path: Path) -> None:

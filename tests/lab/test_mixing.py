@@ -184,6 +184,14 @@ def test_answers_by_row_are_weighed_like_labels() -> None:
     assert total.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_pictures_are_turned_in_float32_also_where_the_network_computes_in_bfloat16() -> None:
+    """Coordinates of eight bits would be off by up to a pixel."""
+    training = module(Augment(rotate=20.0, scale=(0.8, 1.2)), Softmax())
+    plain = training.prepared(batch()).images
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(training.prepared(batch()).images, plain)
+
+
 def test_the_probability_rule_draws_each_rows_label_from_its_votes_anew() -> None:
     training = module(Augment(), Softmax())
     rows = 4000

@@ -63,6 +63,9 @@ def test_the_embeddings_dropout_is_the_networks() -> None:
     shape = Shape(1, 7, 48, embeddings=2)
     assert Xception(dropout=0.25).build(shape).head.dropout.p == 0.25
     assert Xception(dropout=0.0).build(shape).head.dropout.p == 0.0
+    assert Lban(width=0.1, dropout=0.25).build(shape).head.dropout.p == 0.25
+    assert Vgg19(width=0.1, dropout=0.25).build(shape).head.dropout.p == 0.25
+    assert MienSmall(widths=(4, 8), depths=(1, 1), dropout=0.25).build(shape).embeddings.dropout.p == 0.25
     assert ResFace().build(Shape(1, 7, 112, embeddings=2)).head.dropout.p == 0.5
 
 

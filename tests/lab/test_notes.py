@@ -1,19 +1,20 @@
 """What a run's reader is told before its numbers."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mien.card import InputSpec
 from mien.classifier import bundled_model
 from mien.expressions import BASIC
+from mien.lab import methods
 from mien.lab.datasets import FaceDataset
 from mien.lab.training import runs
 from mien.lab.training.notes import notes_of
 
-GREY = InputSpec(48, 48, "grey", (0.5,), (0.25,))
+GREY = methods.load("mien-small").recipes["paper"]  # 48 px
 
 
 def dataset(name: str = "fer2013", *, shape: tuple[int, int] = (48, 48)) -> FaceDataset:
@@ -34,6 +35,12 @@ def test_stretched_faces_are_named_and_square_ones_are_not() -> None:
     assert notes_of(dataset(), GREY, "valid", []) == []
     (told,) = notes_of(dataset("expw", shape=(96, 48)), GREY, "valid", [])
     assert told.startswith("expw: a picture of 48x96 px would be stretched to 48x48")
+
+
+def test_a_last_side_that_is_not_the_size_is_named() -> None:
+    assert notes_of(dataset(shape=(64, 64)), replace(GREY, size=64, sizes=()), "valid", []) == []
+    (told,) = notes_of(dataset(shape=(64, 64)), replace(GREY, size=64), "valid", [])
+    assert told == "the run ends on pictures of 48 px (sizes) and is judged on those of 64 px (size)"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What is refused in words before anything is written: options that mean nothing, and files that are damaged."""
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -103,9 +104,19 @@ def test_a_setting_that_means_nothing_is_refused_before_the_folder_is_there(
 
 def test_every_preset_of_every_method_can_be_meant() -> None:
     for name in methods.NAMES + methods.OURS + methods.TEACHERS:
-        for preset in methods.load(name).recipes:
-            for variant in (None, *methods.load(name).variants):
-                resolve(Choice(name, preset, variant=variant))
+        method = methods.load(name)
+        for preset in method.recipes:
+            resolve(Choice(name, preset))
+        for preset, variant in itertools.product(("paper", "cpu"), method.variants):
+            resolve(Choice(name, preset, variant=variant))
+
+
+def test_stages_are_not_frozen_as_they_begin_at_random(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    said = refused(capsys, "train", "wcl", "--data", "synthetic", "-o", str(out), "--threads", "1")
+    assert "does not train stem, layer1, layer2, which without start weights are random: pass --pretrained FILE" in said
+    assert "by --set 'frozen=()' or as --preset paper/scratch or paper/resnet50-scratch or cpu does" in said
+    assert not out.exists()
 
 
 def test_every_word_that_a_recipe_takes_is_known_where_it_is_read() -> None:

@@ -8,7 +8,7 @@ from mien.lab.methods import NAMES, load
 from mien.lab.methods.method import Published
 
 UNITS = {"%", "fraction", "M", "MFLOPs", "count"}
-ROWS = {"lban-il": 190, "wcl": 136, "resface": 92, "mscar": 30, "ad-corre": 133}
+ROWS = {"lban-il": 190, "wcl": 136, "resface": 92, "mscar": 30, "ad-corre": 137}
 # Sections of methods.md whose tables print results, by method.
 SECTIONS = {"lban-il": ["1.7"], "wcl": ["2.6"], "resface": ["3.7"], "mscar": ["4.5"], "ad-corre": ["5.7"]}
 

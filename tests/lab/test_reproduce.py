@@ -198,7 +198,7 @@ def test_rows_that_share_a_variant_but_not_the_recipe_are_told_apart() -> None:
     )
     found = jobs(Paper(rates, "mscar"), Plan("cpu", 1))
     assert [job.settings for job in found] == [
-        ("lr=0.01", "schedule=constant", "milestones=()"), ("lr=0.001", "schedule=constant", "milestones=()"), (),
+        ("lr=0.01", "schedule=constant"), ("lr=0.001", "schedule=constant"), (),
     ]  # fmt: skip
     assert len({job.folder for job in found}) == 3
     starts = tuple(acc(row, "wcl", 60.0, "affectnet", "Table 5") for row in ("5: scratch, W", "10: VGGFace2, W"))

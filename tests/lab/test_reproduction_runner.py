@@ -13,10 +13,10 @@ import small_fer
 
 from mien import cli
 from mien.errors import DataError, UsageError
-from mien.lab import methods, reproduction_runner
+from mien.lab import methods, reproduction_runner, results_cli
 from mien.lab.evaluation.scores import Scores
 from mien.lab.networks.resnet import ResNet50
-from mien.lab.reproduce import BIASED, FEATURES, SCORES, Job, Plan, lay_out
+from mien.lab.reproduce import BIASED, FEATURES, SCORES, Job, Plan, jobs, lay_out
 from mien.lab.reproduction_runner import (
     Conduct,
     TrainingRunner,
@@ -269,3 +269,68 @@ def test_a_folder_takes_partial_data_later(conduct: Conduct, tmp_path: Path) -> 
     remember(tmp_path / "out", conduct)
     with pytest.raises(UsageError, match="select_on was holdout, now valid"):
         remember(tmp_path / "out", replace(conduct, select_on="valid"))
+
+
+@pytest.mark.parametrize("preset", ["paper", "cpu"])
+@pytest.mark.parametrize("name", methods.NAMES)
+def test_every_run_of_every_paper_has_a_recipe(name: str, preset: str) -> None:
+    method = methods.load(name)
+    wanted = jobs(method, Plan(preset, 1))
+    assert all(resolve(choice_of(one, Conduct())) for one in wanted)
+    assert wanted or not method.published
+
+
+def test_figure_6_is_measured_by_both_readings() -> None:
+    found = {
+        one.condition: resolve(choice_of(one, Conduct()))[1].loss
+        for one in jobs(methods.load("ad-corre"), Plan("paper", 1, figure="6"))
+    }
+    assert len(found) == 8
+    assert (found["lambda 0.1"].cross_entropy, found["lambda 0.1"].weight) == (0.1, 1.0)
+    assert (found["lambda 0.1 by eq. 12"].cross_entropy, found["lambda 0.1 by eq. 12"].weight) == (1.0, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("method", "preset", "own"),
+    [
+        ("ad-corre", "paper/eq12-0.01", "loss"),
+        ("ad-corre", "paper/resnet50", "network"),
+        ("resface", "paper/ce", "loss"),
+    ],
+)
+def test_a_preset_that_a_variant_would_replace_is_refused(method: str, preset: str, own: str) -> None:
+    variant = next(iter(methods.load(method).variants))
+    with pytest.raises(UsageError, match=f"preset {preset} has its own {own}, which variant {variant} would replace"):
+        resolve(Choice(method, preset, variant=variant))
+
+
+def test_start_weights_and_teachers_that_no_row_reads_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "start.pth"
+    for given, plan, words in (
+        (
+            {"weights": {"ImageNet": file}},
+            ("ad-corre", "8"),
+            "starts from ImageNet; pass --pretrained .*start.pth for rows that",
+        ),
+        (
+            {"weights": {"": file}},
+            ("wcl", "5"),
+            "every row of it names its start; pass --pretrained NAME=.*start.pth with one of VGGFace2",
+        ),
+        ({"teacher": tmp_path}, ("ad-corre", "8"), "no row of this reproduction learns from a teacher"),
+    ):
+        name, table = plan
+        with pytest.raises(UsageError, match=words):
+            reproduce(name, Plan("cpu", 1, table=table), tmp_path / "out", conduct=Conduct(**given), say=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_without_a_name_are_for_rows_that_name_none(tmp_path: Path) -> None:
+    runner = TrainingRunner(Conduct(weights={"": tmp_path, "VGGFace2": tmp_path / "faces"}), quiet)
+    assert runner._weights(job("ce", "fer2013")) == tmp_path
+    assert runner._weights(job("wcl", "affectnet", method="wcl", condition="start VGGFace2")) == tmp_path / "faces"
+    assert runner._weights(job("wcl", "affectnet", method="wcl", condition="start scratch")) is None
+    assert results_cli._weights(["VGGFace2=a.pth", "b.pth"]) == {"VGGFace2": Path("a.pth"), "": Path("b.pth")}
+    for wrong in ("VGGFace2=", "=a.pth"):
+        with pytest.raises(UsageError, match=r"expected NAME=FILE"):
+            results_cli._weights([wrong])

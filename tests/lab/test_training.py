@@ -1,5 +1,6 @@
 """The trainer: what a run folder holds, that a killed run ends like one never killed, and what it refuses."""
 
+import csv
 import json
 import signal
 import subprocess
@@ -116,6 +117,14 @@ def test_a_run_folder_says_everything(data: Path, tmp_path: Path) -> None:
     assert (run / "best.ckpt").is_file()
     assert (run / "last.ckpt").is_file()
     assert any((run / "tensorboard").iterdir())
+
+
+@pytest.mark.slow
+def test_the_rate_on_record_is_the_epochs_own(data: Path, tmp_path: Path) -> None:
+    steps = ("lr=0.004", "schedule=steps", "milestones=((1,0.1),(2,0.01))")
+    run = trained(tmp_path / "run", data, *steps)
+    with (run / "metrics.csv").open(newline="") as file:
+        assert [float(row["lr"]) for row in csv.DictReader(file)] == pytest.approx([4e-3, 4e-4, 4e-5])
 
 
 @pytest.mark.slow

@@ -50,8 +50,9 @@ class Condition:
 
 
 CONDITIONS = (
-    Condition("mscar", "Table 2", r"(0\.0*1)", "lr {}", ("lr={}", "schedule=constant", "milestones=()")),
-    Condition("ad-corre", r"Fig\. 6", r"lambda (.+)", "lambda {}", ("loss.cross_entropy={}", "loss.weight=1.0")),
+    Condition("mscar", "Table 2", r"(0\.0*1)", "lr {}", ("lr={}", "schedule=constant")),
+    Condition("ad-corre", r"Fig\. 6", r"lambda ([\d.]+)", "lambda {}", ("loss.cross_entropy={}", "loss.weight=1.0")),
+    Condition("ad-corre", r"Fig\. 6", r"lambda ([\d.]+), by eq\. 12", "lambda {} by eq. 12", ("loss.weight={}",)),
     Condition("wcl", ".*", r"\d+: (scratch|VGGFace2|ImageNet), .+", "start {}"),
 )
 

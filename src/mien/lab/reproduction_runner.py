@@ -52,8 +52,8 @@ DIVIDED: Mapping[tuple[str, str], Mapping[str, str]] = {
 class Conduct:
     """How all runs of a reproduction are made. root: where the datasets lie. settings: KEY=VALUE changes of every
     recipe, or VARIANT:KEY=VALUE of one variant's. select_on: what epochs are chosen by, "holdout" or "valid".
-    report_on: the reported split, None for the usual one. weights: start ("VGGFace2") -> checkpoint. teacher: a run
-    folder, for variants that learn from one. threads: of the CPU, None for all cores."""
+    report_on: the reported split, None for the usual one. weights: start ("VGGFace2", "" for rows that name none) ->
+    checkpoint. teacher: a run folder, for variants that learn from one. threads: of the CPU, None for all cores."""
 
     root: Path | None = None
     settings: tuple[str, ...] = ()
@@ -106,20 +106,20 @@ class TrainingRunner:
     ) -> Scores:
         opened = open_model(folder, checkpoint=checkpoint)
         protocol = {**opened.facts, **facts}
-        scores = evaluate(opened.model, data, views=recipe.views, shift=opened.shift, protocol=protocol)
+        scores = evaluate(opened.model, data, views=recipe.views, protocol=protocol)
         return with_clusters(scores, clusters_of(data, hashes_of(data))[0])
 
     def _weights(self, job: Job) -> Path | None:
         start = start_of(job)
-        if start in ("", SCRATCH):
+        known = self.conduct.weights or {}
+        if start == SCRATCH:
             return None
-        known = dict(self.conduct.weights or {})
-        if start not in known:
+        if start and start not in known:
             raise DataError(f"this row starts from {start} weights, which are not here: pass --pretrained {start}=FILE")
-        return known[start]
+        return known.get(start)
 
     def _teacher(self, job: Job, recipe: Recipe) -> Path | None:
-        if not (isinstance(recipe.loss, LabelDistribution) and recipe.loss.source == "teacher"):
+        if not _is_taught(recipe):
             return None
         if self.conduct.teacher is None:
             raise DataError(
@@ -132,6 +132,28 @@ class TrainingRunner:
 def start_of(job: Job) -> str:
     """The weights that a job starts from ("VGGFace2", "scratch"), or "" where its row does not say."""
     return job.condition.removeprefix("start ") if job.condition.startswith("start ") else ""
+
+
+def _is_taught(recipe: Recipe) -> bool:
+    return isinstance(recipe.loss, LabelDistribution) and recipe.loss.source == "teacher"
+
+
+def _refuse_what_no_run_reads(wanted: Iterable[Job], conduct: Conduct) -> None:
+    """Start weights and a teacher that were given and would be passed over."""
+    starts = {start_of(job) for job in wanted} - {SCRATCH}
+    for start, path in (conduct.weights or {}).items():
+        if start not in starts:
+            named = ", ".join(sorted(filter(None, starts)))
+            ways = [f"--pretrained NAME={path} with one of {named}"] if named else []
+            ways += [f"--pretrained {path} for rows that name no start"] if "" in starts else []
+            found = f"no row of this reproduction starts from {start}" if start else "every row of it names its start"
+            raise UsageError(
+                f"--pretrained {start}{'=' * bool(start)}{path}: {found}; pass {', or '.join(ways) or 'none'}"
+            )
+    if conduct.teacher is not None and not any(_is_taught(resolve(choice_of(job, conduct))[1]) for job in wanted):
+        raise UsageError(
+            f"--teacher {conduct.teacher}: no row of this reproduction learns from a teacher; leave it out"
+        )
 
 
 def choice_of(job: Job, conduct: Conduct) -> Choice:
@@ -264,6 +286,7 @@ def reproduce(name: str, plan: Plan, out: Path, *, conduct: Conduct, say: Callab
     for job in wanted:
         source_of(job, conduct)  # refuse what cannot be meant before anything is trained
         resolve(choice_of(job, conduct))
+    _refuse_what_no_run_reads(wanted, conduct)
     remember(out / name / plan.preset.replace("/", "-"), conduct)
     problems = run_cells(wanted, out, runner=TrainingRunner(conduct, say), say=say)
     counts = cache(lambda variant: counted(method, variant))
@@ -308,6 +331,8 @@ def introduction(method: Method, plan: Plan, conduct: Conduct, wanted: Iterable[
     if epochs:
         lines.append(f"Every run trains {' or '.join(map(str, sorted(epochs)))} epochs.")
     lines.append(f"Epochs are chosen on {'a fixed tenth of train' if conduct.select_on == 'holdout' else 'valid'}.")
+    if start := (conduct.weights or {}).get(""):
+        lines.append(f"Rows that name no start begin from {start.name}.")
     if conduct.settings:
         lines.append(f"Changed: {', '.join(conduct.settings)}.")
     if plan.data:

@@ -50,7 +50,11 @@ def reproduce(
         str | None, typer.Option(metavar="SPLIT", help="The reported split; default test, FER-2013 and FER+ valid.")
     ] = None,
     pretrained: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=FILE", help="Start weights that rows ask for by name.")
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="Start weights that rows ask for by name; without NAME, of the rows that name none.",
+        ),
     ] = None,
     teacher: Annotated[Path | None, typer.Option(metavar="RUN", help="For rows that learn from a teacher.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
@@ -78,9 +82,9 @@ def reproduce(
 
 
 def _weights(given: list[str]) -> dict[str, Path]:
-    """NAME=FILE words as a mapping."""
-    pairs = [word.partition("=") for word in given]
-    wrong = [word for word, (name, found, file) in zip(given, pairs, strict=True) if not (name and found and file)]
+    """NAME=FILE words as a mapping; a FILE alone is of the name ""."""
+    pairs = [word.partition("=") if "=" in word else ("", "", word) for word in given]
+    wrong = [word for word, (name, found, file) in zip(given, pairs, strict=True) if not file or (found and not name)]
     if wrong:
-        raise UsageError(f"--pretrained {wrong[0]!r}: expected NAME=FILE, e.g. VGGFace2=senet50.safetensors")
+        raise UsageError(f"--pretrained {wrong[0]!r}: expected NAME=FILE, e.g. VGGFace2=senet50.safetensors, or FILE")
     return {name: Path(file) for name, _, file in pairs}

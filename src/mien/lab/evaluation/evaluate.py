@@ -29,12 +29,13 @@ class Model(Protocol):
 
 def evaluate(
     model: Model, data: FaceDataset, *, views: str = "single", average: str = "probabilities", head: str | None = None,
-    shift: int | None = None, protocol: dict[str, Any] | None = None,
+    protocol: dict[str, Any] | None = None,
 ) -> Scores:  # fmt: skip
     """Classify every row once and return the Scores. protocol: further facts (selection rule, seed, command, commit).
 
     views: "single"; "flip" (with the mirror image); "tencrop" (centre and four corner windows, each with its mirror image).
-    shift: px between the centre and a corner window; default a 24th of the side. average: of "probabilities" or "logits".
+    The corners are those that a model with a window of its own was trained with, else a 24th of the side from the centre.
+    average: of "probabilities" or "logits".
     Raises UsageError for an unknown view or average, DataError when head and data share no class.
     """
     if views not in VIEWS:
@@ -42,11 +43,10 @@ def evaluate(
     if average not in AVERAGES:
         raise UsageError(f"average {average!r}: expected one of {', '.join(AVERAGES)}")
     name = head_for(model.card, data.name, head)
-    moved = round(model.card.input.height * TENCROP_SHIFT) if shift is None else shift
     probabilities, features = [], []
     for start in range(0, len(data), ROWS):
         crops = [data.read(i) for i in range(start, min(start + ROWS, len(data)))]
-        block = _viewed(model, model.card.input.prepare(crops), name, views, average, moved)
+        block = _viewed(model, model.card.input.prepare(crops), name, views, average)
         probabilities.append(block[0])
         features.append(block[1])
     if not probabilities:
@@ -99,17 +99,21 @@ def aligned_to(probabilities: np.ndarray, labels: Sequence[str], classes: Sequen
     return np.where(total > 0, matched / np.where(total > 0, total, 1), uniform).astype(np.float32)
 
 
-def _viewed(
-    model: Model, batch: np.ndarray, head: str, views: str, average: str, shift: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _viewed(model: Model, batch: np.ndarray, head: str, views: str, average: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean probabilities (N, K) over the views, and the single view's features (N, D)."""
-    outputs = [model.run(np.ascontiguousarray(view)) for view in windows(batch, views, shift)]
+    outputs = [model.run(np.ascontiguousarray(view)) for view in windows(batch, views, _corner_shift(model.card))]
     stacked = np.stack([output.probabilities[head] for output in outputs]).astype(np.float64)
     if average == "logits":
         logs = np.log(np.maximum(stacked, 1e-12)).mean(axis=0)
         weights = np.exp(logs - logs.max(axis=1, keepdims=True))
         return weights / weights.sum(axis=1, keepdims=True), outputs[0].features
     return stacked.mean(axis=0), outputs[0].features
+
+
+def _corner_shift(card: ModelCard) -> int:
+    """px between the centre window and a corner's."""
+    margin = (card.input.height - (card.window or card.input.height)) // 2
+    return margin or round(card.input.height * TENCROP_SHIFT)
 
 
 def windows(batch: np.ndarray, views: str, shift: int) -> Iterator[np.ndarray]:

@@ -39,12 +39,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Opened:
-    """A model ready to be judged. facts: its part of the protocol. shift: px between ten-crop's windows, None for the
-    default. costs: what is known of bytes, parameters and macs. run: the folder of a run, or None. views: as its recipe tests."""
+    """A model ready to be judged. facts: its part of the protocol. costs: what is known of bytes, parameters and macs. run: the
+    folder of a run, or None. views: as its recipe tests."""
 
     model: Model
     facts: Mapping[str, Any]
-    shift: int | None
     costs: Mapping[str, float]
     run: Path | None = None
     views: str = "single"
@@ -81,7 +80,6 @@ def judge(
         views=views or opened.views,
         average=average,
         head=head,
-        shift=opened.shift,
         protocol=dict(opened.facts),
     )
     hashes = hashes_of(data)
@@ -124,17 +122,16 @@ def open_model(path: Path, *, checkpoint: str = "best.ckpt") -> Opened:
         from mien.lab.training.export import TrainedRun
 
         run = TrainedRun(path, checkpoint=checkpoint)
-        margin = ((run.recipe.resize or run.recipe.size) - run.recipe.size) // 2
         costs = {"parameters": sum(run.facts["parameters"].values()), "macs": run.facts["macs"]}
         facts |= {"selection_rule": run.facts["selection_rule"], "seed": run.facts["seed"]}
-        return Opened(run, facts, margin or None, costs, path, run.recipe.views)
+        return Opened(run, facts, costs, path, run.recipe.views)
     if path.suffix != ".onnx":
         raise UsageError(
             f"{path}: expected a run folder written by `mien train`, or an .onnx file written by `mien export`"
         )
     model = Classifier(path, threads=1)
     facts |= {"selection_rule": "as stated by the model's publisher", "seed": model.card.seed}
-    return Opened(model, facts, None, {"bytes": path.stat().st_size})
+    return Opened(model, facts, {"bytes": path.stat().st_size})
 
 
 def training_rows(model: Path, name: str, root: Path | None, **options: Any) -> Training:

@@ -218,6 +218,6 @@ class LbanNetwork(Network):
 def _head(options: Lban, shape: Shape, channels: int) -> FeatureHead | EmbeddingHead:
     """The 128-d feature of the flattened map, or k embeddings of its mean."""
     if shape.embeddings:
-        return EmbeddingHead(channels, shape.embeddings, shape.classes)
+        return EmbeddingHead(channels, shape.embeddings, shape.classes, dropout=options.dropout)
     side = _pooled_side(shape.size, options.pooling)
     return FeatureHead(channels * side * side, FEATURE_DIM, shape.classes, dropout=options.dropout)

@@ -70,8 +70,9 @@ class _MienSmall(Network):
         self.feature_dim = before
         self.dropout = nn.Dropout(options.dropout)
         self.head = nn.Linear(before, shape.classes)
-        self.embeddings = EmbeddingHead(before, shape.embeddings, shape.classes) if shape.embeddings else None
-        if self.embeddings is not None:
+        self.embeddings = None
+        if shape.embeddings:
+            self.embeddings = EmbeddingHead(before, shape.embeddings, shape.classes, dropout=options.dropout)
             self.feature_dim = self.embeddings.feature_dim
         self.head_fer2013 = nn.Linear(before, len(BASIC)) if options.second_head else None
 

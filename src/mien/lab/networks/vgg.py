@@ -19,7 +19,8 @@ FEATURE_DIM = 128  # LBAN-IL, section 4.2
 
 @dataclass(frozen=True)
 class Vgg19:
-    """width: factor on the channel counts. dropout: before each of the two linear layers."""
+    """width: factor on the channel counts. dropout: before each of the two linear layers, with embeddings before the
+    classifier."""
 
     width: float = 1.0
     dropout: float = 0.5
@@ -56,7 +57,7 @@ class Vgg19Network(Network):
         self.features, channels = _convolutions(shape.channels, options.width)
         self.head: EmbeddingHead | FeatureHead
         if shape.embeddings:
-            self.head = EmbeddingHead(channels, shape.embeddings, shape.classes)
+            self.head = EmbeddingHead(channels, shape.embeddings, shape.classes, dropout=options.dropout)
         else:
             side = shape.size // 32
             self.head = FeatureHead(channels * side * side, FEATURE_DIM, shape.classes, dropout=options.dropout)

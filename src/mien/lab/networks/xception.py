@@ -23,7 +23,7 @@ EPSILON, MOMENTUM = 1e-3, 0.01  # Keras' BatchNormalization in this model: momen
 
 @dataclass(frozen=True)
 class Xception:
-    """width: factor on all channel counts. dropout: before the classifier when there are no embeddings."""
+    """width: factor on all channel counts. dropout: before the classifier."""
 
     width: float = 1.0
     dropout: float = 0.5

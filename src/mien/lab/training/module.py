@@ -106,7 +106,12 @@ class Training(pl.LightningModule):
         ids, epoch = batch.ids.numpy(), self.current_epoch
         size = schedule.side(self.recipe, epoch)
         window = self.recipe.size / (self.recipe.resize or self.recipe.size)
-        images = augment(batch.images, ids, self.recipe.augment, size=size, window=window, seed=self.seed, epoch=epoch)
+        with torch.autocast(
+            batch.images.device.type, enabled=False
+        ):  # coordinates in bfloat16 would be off by up to a pixel
+            images = augment(
+                batch.images, ids, self.recipe.augment, size=size, window=window, seed=self.seed, epoch=epoch
+            )
         labels = batch.labels
         if self.redraw_labels and batch.votes is not None:
             u = torch.from_numpy(randomness.uniform(self.seed, epoch, ids, draws=1, stream=_DRAWN_LABELS))
@@ -144,7 +149,8 @@ class Training(pl.LightningModule):
             self.log(name, value / self.steps)
         for name, value in self.loss.diagnostics().items():
             self.log(f"loss_{name}", value)
-        self.log("lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        last = self.global_step - 1  # the optimiser's own rate is by now that of the next epoch
+        self.log("lr", self.recipe.lr * schedule.step_factor(self.recipe, last, self.steps))
 
     # optimisation
 

@@ -3,22 +3,25 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mien.card import InputSpec
 from mien.classifier import Classifier
 from mien.lab.datasets import FaceDataset
 from mien.lab.evaluation.leaks import first_pictures, stretched
+from mien.lab.methods.method import Recipe
 from mien.lab.training import runs
 
 _SAME_PICTURES = {"ferplus": "fer2013"}  # FER+ labels FER-2013's pictures anew
 
 
-def notes_of(data: FaceDataset, spec: InputSpec, select_on: str, origins: Sequence[Path]) -> list[str]:
-    """Sentences about the training rows `data` and the files that the run starts from or is taught by; [] when nothing is amiss."""
+def notes_of(data: FaceDataset, recipe: Recipe, select_on: str, origins: Sequence[Path]) -> list[str]:
+    """Sentences about the recipe, the training rows `data` and the files that the run starts from or is taught by; [] when nothing
+    is amiss."""
     found = [
         f"{data.name}: {reason}, as others may be; `mien evaluate` refuses such faces (--accept-mismatch); `mien data align` cuts "
         "them square"
-        for reason in stretched(spec, first_pictures(data))
+        for reason in stretched(runs.spec_of(recipe), first_pictures(data))
     ]
+    if recipe.sizes and (last := recipe.sizes[-1][1]) != recipe.size:
+        found.append(f"the run ends on pictures of {last} px (sizes) and is judged on those of {recipe.size} px (size)")
     if select_on == "holdout":
         found += [
             f"{path.name} may have learnt the tenth of train that the epoch is chosen by: the selection's score flatters"

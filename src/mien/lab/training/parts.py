@@ -78,13 +78,18 @@ def holdout_ids(data: FaceDataset) -> tuple[str, ...]:
     return tuple(data.ids[i] for i in sorted(chosen))
 
 
+def identity(data: FaceDataset) -> str | None:
+    """What rows stay together by: "subject", say; None where single pictures are drawn."""
+    return next((name for name in IDENTITIES if any(data.groups.get(name, ()))), None)
+
+
 def _strata(data: FaceDataset) -> list[tuple[int, list[list[int]]]]:
     """(rows, units in a fixed random order, each with its rows that stay together) for each class; one for all where a unit is
     a subject, film, sequence or picture of several faces, which may show several classes."""
     random = np.random.default_rng(_SEED)
-    known = next((data.groups[name] for name in IDENTITIES if any(data.groups.get(name, ()))), None)
-    if known is not None:
-        units = _together(known)
+    name = identity(data)
+    if name is not None:
+        units = _together(data.groups[name])
         return [(len(data), [units[i] for i in random.permutation(len(units))])]
     units = _together(pixel_hashes(data) if len(data) <= HASHED_ROWS else ("",) * len(data))
     labels = np.array([data.labels[rows[0]] for rows in units], np.int64)

@@ -44,6 +44,7 @@ def resolve(choice: Choice) -> tuple[Method, Recipe]:
     recipe = method.recipes[choice.preset]
     if choice.variant is not None:
         variant = _named(method.variants, choice.variant, f"variant of {choice.method}")
+        _refuse_a_preset_of_its_own(choice, recipe, method.recipes["paper"])
         network, loss = variant.network, variant.loss
         if choice.preset.startswith("cpu"):
             network, loss = _sized(network, recipe), _weighed(loss, recipe, method.recipes["paper"])
@@ -53,6 +54,16 @@ def resolve(choice: Choice) -> tuple[Method, Recipe]:
     if choice.loss is not None:
         recipe = replace(recipe, loss=_named(LOSSES, choice.loss, "loss")())
     return method, apply_settings(recipe, choice.settings)
+
+
+def _refuse_a_preset_of_its_own(choice: Choice, recipe: Recipe, paper: Recipe) -> None:
+    """A variant replaces network and loss; a preset that is there for either would be named and not trained."""
+    own = [part for part in ("network", "loss") if getattr(recipe, part) != getattr(paper, part)]
+    if own and not choice.preset.startswith("cpu"):
+        raise UsageError(
+            f"preset {choice.preset} has its own {' and '.join(own)}, which variant {choice.variant} would replace: take preset "
+            f"paper and --set, or `mien train {choice.method} --preset {choice.preset}` without a variant"
+        )
 
 
 def _sized(network: Any, preset: Recipe) -> Any:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from mien.card import InputSpec
 from mien.classifier import Classifier
 from mien.errors import DataError, UsageError
-from mien.lab import datasets, ranks
+from mien.lab import datasets, methods, ranks
 from mien.lab.datasets import FaceDataset
 from mien.lab.datasets.ferplus import JOINT
 from mien.lab.losses import Task
@@ -36,7 +36,7 @@ from mien.lab.training.checkpoint import AtomicCheckpoints, KeepRun, SaveEpoch
 from mien.lab.training.feed import ordered_loader, sample_loader, training_loader
 from mien.lab.training.module import REPORTED, Training
 from mien.lab.training.notes import notes_of
-from mien.lab.training.parts import Part, holdout_ids, may_know
+from mien.lab.training.parts import Part, holdout_ids, identity, may_know
 from mien.lab.training.recipes import Choice, completed, describe, resolve
 from mien.lab.training.teacher import load_teachers
 from mien.lab.training.times import KeepTimes
@@ -53,7 +53,7 @@ _EXPECTED = (  # warnings of Lightning and torch that say nothing new
 
 @dataclass(frozen=True)
 class Source:
-    """Where the data come from. select_on: "valid", or "holdout" (a fixed stratified tenth of the training split).
+    """Where the data come from. select_on: "valid", or "holdout" (a fixed tenth of the training split: `parts`).
     leave_out: the part of the training rows (without the holdout) that is not learnt from, so that the run can answer them."""
 
     name: str
@@ -141,11 +141,16 @@ def _train(
     run = _facts(choice, source, recipe, data, seed) | _origins(pretrained, teachers)
     _same_everywhere(run)
     last = ranks.decided(lambda: _resumable(folder, run, recipe, resume))
-    _quiet(threads)
+    if recipe.frozen and pretrained is None and last is None:
+        others = [name for name, other in methods.load(choice.method).recipes.items() if not other.frozen]
+        raise UsageError(
+            f"this recipe does not train {', '.join(recipe.frozen)}, which without start weights are random: pass --pretrained "
+            f"FILE, or train them, too, by --set 'frozen=()' or as --preset {' or '.join(others)} does"
+        )
     frozen = load_teachers(teachers, data=data, spec=runs.spec_of(recipe))
     module, facts = _build(recipe, data, validation, seed, run, frozen)
     files = [*([] if pretrained is None else [pretrained]), *map(taught_by, teachers)]
-    facts["notes"] = notes_of(data, runs.spec_of(recipe), source.select_on, files)
+    facts["notes"] = notes_of(data, recipe, source.select_on, files)
     for note in facts["notes"]:
         say(f"note: {note}")
     if watched is not None:
@@ -226,7 +231,9 @@ def load_all(source: Source, recipe: Recipe) -> tuple[FaceDataset, dict[str, Fac
 
 def _facts(choice: Choice, source: Source, recipe: Recipe, data: FaceDataset, seed: int) -> dict[str, Any]:
     """What must be the same for a run to be resumed."""
-    rule = "epoch with the highest accuracy on {} (mean over the heads)"
+    whole = identity(data)
+    tenth = "a fixed stratified 10 % of train" if whole is None else f"a fixed 10 % of train, no {whole} divided"
+    rows = {"valid": "the valid split", "holdout": tenth}[source.select_on]
     return {
         "choice": runs.facts_of_choice(choice),
         "recipe": describe(recipe),
@@ -241,9 +248,7 @@ def _facts(choice: Choice, source: Source, recipe: Recipe, data: FaceDataset, se
         "label_rule": data.label_rule,
         "classes": list(data.classes),
         "class_counts": list(data.class_counts),
-        "selection_rule": rule.format(
-            {"valid": "the valid split", "holdout": "a fixed stratified 10 % of train"}[source.select_on]
-        ),
+        "selection_rule": f"epoch with the highest accuracy on {rows} (mean over the heads)",
         "seed": seed,
     }
 

@@ -100,6 +100,7 @@ def test_a_run_folder_says_everything(data: Path, tmp_path: Path) -> None:
     assert facts["rows"] == 140
     assert facts["recipe"]["epochs"] == 3
     assert facts["selection_rule"].startswith("epoch with the highest accuracy on the valid split")
+    assert facts["notes"] == []
     assert {"command", "commit", "versions", "macs", "seed", "label_rule", "class_counts", "data"} <= set(facts)
     assert str(tmp_path) not in (run / "run.json").read_text()
     rows = (run / "metrics.csv").read_text().splitlines()
@@ -117,6 +118,18 @@ def test_a_run_folder_says_everything(data: Path, tmp_path: Path) -> None:
     assert (run / "best.ckpt").is_file()
     assert (run / "last.ckpt").is_file()
     assert any((run / "tensorboard").iterdir())
+
+
+@pytest.mark.slow
+def test_a_random_start_where_the_papers_was_another_is_told(data: Path, tmp_path: Path) -> None:
+    small = ("network.width=0.05", "epochs=1", "batch=32")
+    for network, told in ((None, 1), ("mscar", 0)):
+        heard: list[str] = []
+        choice = Choice("ad-corre", "cpu", network=network, settings=small)
+        run = train(choice, source(data), tmp_path / str(network), threads=1, say=heard.append)
+        notes = json.loads((run / "run.json").read_text())["notes"]
+        assert len(notes) == told and all("starts from ImageNet weights" in note for note in notes)
+        assert [line for line in heard if line.startswith("note: ")] == [f"note: {note}" for note in notes]
 
 
 @pytest.mark.slow

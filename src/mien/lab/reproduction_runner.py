@@ -333,6 +333,10 @@ def introduction(method: Method, plan: Plan, conduct: Conduct, wanted: Iterable[
     lines.append(f"Epochs are chosen on {'a fixed tenth of train' if conduct.select_on == 'holdout' else 'valid'}.")
     if start := (conduct.weights or {}).get(""):
         lines.append(f"Rows that name no start begin from {start.name}.")
+    elif method.starts_from:
+        lines.append(
+            f"The paper's networks start from {method.starts_from} weights (--pretrained FILE), these at random."
+        )
     if conduct.settings:
         lines.append(f"Changed: {', '.join(conduct.settings)}.")
     if plan.data:

@@ -248,4 +248,5 @@ METHOD = Method(
         *FIGURE_4,
     ),
     deviations=DEVIATIONS,
+    starts_from="ImageNet",
 )

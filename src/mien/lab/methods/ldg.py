@@ -34,4 +34,5 @@ METHOD = Method(
         "PATH. Its own training is not described; this is the student's recipe with hard labels and lr 0.01.",
         "D2": "The cpu preset is a ResNet-18 at a quarter of the widths, 64 px grey, to match ResFace's cpu preset.",
     },
+    starts_from="MS-Celeb-1M",
 )

@@ -215,7 +215,8 @@ class Variant:
 @dataclass(frozen=True)
 class Method:
     """One paper. recipes: preset name ("paper", "cpu", and per-dataset ones like "paper/fer2013") -> Recipe.
-    deviations: "D1" -> what differs from the paper or which reading was chosen, and why."""
+    deviations: "D1" -> what differs from the paper or which reading was chosen, and why. starts_from: whose weights the paper's
+    networks start from where a row does not say, "" for a random start."""
 
     name: str
     title: str
@@ -225,3 +226,4 @@ class Method:
     variants: Mapping[str, Variant]
     published: tuple[Published, ...]
     deviations: Mapping[str, str]
+    starts_from: str = ""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from mien.card import InputSpec
 from mien.classifier import Classifier
 from mien.errors import DataError, UsageError
-from mien.lab import datasets, methods, ranks
+from mien.lab import datasets, ranks
 from mien.lab.datasets import FaceDataset
 from mien.lab.datasets.ferplus import JOINT
 from mien.lab.losses import Task
@@ -134,7 +134,7 @@ def _train(
     place: ClusterEnvironment | None,
 ) -> None:
     """`train` as one rank of `layout`. Rank 0 alone writes the folder, and decides what is resumed."""
-    _, recipe = resolve(choice)
+    method, recipe = resolve(choice)
     teachers = (teacher,) if isinstance(teacher, Path) else tuple(teacher or ())
     _refuse_an_unread_rule(choice, source)
     data, validation = load_data(source, recipe)
@@ -142,7 +142,7 @@ def _train(
     _same_everywhere(run)
     last = ranks.decided(lambda: _resumable(folder, run, recipe, resume))
     if recipe.frozen and pretrained is None and last is None:
-        others = [name for name, other in methods.load(choice.method).recipes.items() if not other.frozen]
+        others = [name for name, other in method.recipes.items() if not other.frozen]
         raise UsageError(
             f"this recipe does not train {', '.join(recipe.frozen)}, which without start weights are random: pass --pretrained "
             f"FILE, or train them, too, by --set 'frozen=()' or as --preset {' or '.join(others)} does"
@@ -151,6 +151,10 @@ def _train(
     module, facts = _build(recipe, data, validation, seed, run, frozen)
     files = [*([] if pretrained is None else [pretrained]), *map(taught_by, teachers)]
     facts["notes"] = notes_of(data, recipe, source.select_on, files)
+    if method.starts_from and choice.network is None and pretrained is None:
+        facts["notes"].append(
+            f"the paper's network starts from {method.starts_from} weights (--pretrained FILE), this one at random"
+        )
     for note in facts["notes"]:
         say(f"note: {note}")
     if watched is not None:

@@ -44,6 +44,8 @@ def test_to_deepface() -> None:
     assert found["region"] == {"x": 0, "y": 4, "w": 50, "h": 57, "left_eye": (40, 21), "right_eye": (12, 21)}
     (wide,) = reading(face(box=(-5.0, -7.0, 130.0, 90.0))).to_deepface()
     assert [wide["region"][side] for side in "xywh"] == [0, 0, 100, 80]
+    (edge,) = reading(face(landmarks=((-0.6, 20.0), (99.6, 20.0), *POINTS[2:]))).to_deepface()
+    assert edge["region"]["left_eye"] is None and edge["region"]["right_eye"] is None
     (without,) = reading(face(landmarks=None)).to_deepface()
     assert without["region"]["left_eye"] is None
 
@@ -77,6 +79,16 @@ def test_to_pandas_has_the_tables_columns() -> None:
     assert list(table.columns) == list(tables.COLUMNS) and list(table["face"]) == [1, 2]
     assert table["p_happy"].sum() == pytest.approx(0.8)
     assert list(reading().to_pandas()["status"]) == ["no face"]
+
+
+def test_to_pandas_has_the_same_types_with_and_without_faces() -> None:
+    import pandas
+
+    with_face, without = reading(face()).to_pandas(), reading().to_pandas()
+    assert (without.dtypes == with_face.dtypes)[[name for name in tables.COLUMNS if name != "expression"]].all()
+    both = pandas.concat([without, with_face, reading(face()).to_pandas()])
+    assert both["confidence"].quantile(0.5) == pytest.approx(0.4) and both["face"].max() == 1
+    assert both.select_dtypes("number").shape == (3, len(tables.COLUMNS) - 3)
 
 
 def test_to_pandas_of_a_frame_has_time_and_track() -> None:

@@ -99,8 +99,29 @@ def test_out_writes_the_table_and_the_copies(run, portrait: Path, tiny_model: Pa
 def test_what_cannot_be_written_is_named(run, portrait: Path, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "faces.csv").mkdir(parents=True)
     ran = run("read", portrait, "--model", tiny_model, "-o", tmp_path / "out")
-    assert ran.status == 1
-    assert ran.err == f"mien: {tmp_path / 'out' / 'faces.csv'}: Is a directory\n"
+    assert ran.status == 2
+    assert ran.err.startswith(f"mien: {tmp_path / 'out' / 'faces.csv'} ") and ran.err.count("\n") == 1
+
+
+def test_a_folder_that_takes_nothing_is_named_before_the_work(
+    run, portrait: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "out")
+    ran = run("read", portrait, "--model", tiny_model, "-o", tmp_path / "out")
+    assert ran.status == 2 and ran.out == ""
+    assert ran.err == f"mien: {tmp_path / 'out'}: cannot be written to; choose another folder for -o\n"
+
+
+@pytest.mark.parametrize("kind", tables.FORMATS)
+def test_rows_of_other_pictures_that_a_call_replaces_are_told(
+    run, portrait: Path, tiny_model: Path, tmp_path: Path, kind: str
+) -> None:
+    other = portrait.with_name("other.jpg")
+    shutil.copy(portrait, other)
+    rest = ("--model", tiny_model, "-o", tmp_path / "out", "--format", kind)
+    said = [run("read", *paths, *rest).err for paths in ([portrait, other], [other, portrait], [other])]
+    assert said[:2] == ["", ""]
+    assert f"faces.{kind}: the rows of 1 other pictures there are replaced" in said[2]
 
 
 def test_a_full_disk_is_said_in_a_line(run, portrait: Path, tiny_model: Path, tmp_path: Path, monkeypatch) -> None:
@@ -321,6 +342,13 @@ def test_whole_and_min_face(run, portrait: Path, tiny_model: Path) -> None:
         (["{picture}", "--max-pixels", "inf"], "--max-pixels inf: expected a finite number"),
         (["{picture}", "--format", "nonsense"], "'nonsense': expected one of csv, jsonl, parquet"),
         (["{picture}", "--format", "jsonl"], "--format is of the table that -o writes: name a folder with -o"),
+        (["{picture}", "--no-annotate"], "--annotate is of the annotated copies that -o writes"),
+        (
+            ["{folder}", "-o", "{folder}/out", "--annotate"],
+            "--annotate asks for annotated copies, and the job of a folder",
+        ),
+        (["{picture}", "--detector", "whole", "--min-face", "80"], "--min-face is of a search, and --detector whole"),
+        (["{picture}", "--min-face", "inf"], "min_face is inf: expected a number of px, at least 12"),
         (["{picture}", "--workers", "2"], "--workers is for the job of a folder or list"),
         (["{picture}", "--fps", "0"], "--fps is for videos: name one, or leave it out"),
         (["{picture}", "--detector", "yunet:absent.onnx"], "absent.onnx"),
@@ -332,7 +360,8 @@ def test_wrong_usage_exits_with_two(
     run, portrait: Path, tiny_model: Path, tmp_path: Path, arguments, words: str
 ) -> None:
     (tmp_path / "empty").mkdir()
-    filled = [argument.format(picture=portrait, empty=tmp_path / "empty") for argument in arguments]
+    places = {"picture": portrait, "folder": portrait.parent, "empty": tmp_path / "empty"}
+    filled = [argument.format(**places) for argument in arguments]
     model = [] if "--model" in filled else ["--model", str(tiny_model)]
     ran = run("read", *filled, *model)
     assert ran.status == 2

@@ -162,6 +162,20 @@ def test_float_pixels_are_refused() -> None:
         images.load(Image.new("F", (4, 4)))
 
 
+def test_grey_of_more_than_sixteen_bits_is_refused() -> None:
+    wide = np.array([[0, 65_535], [70_000, 2_139_095_040]], np.int32)
+    with pytest.raises(ImageError, match="grey values up to 2139095040 need more than 16 bits; save it with 8 or 16"):
+        images.load(encoded(Image.fromarray(wide), "TIFF"))
+    assert images.load(encoded(Image.fromarray(wide[:1]), "TIFF"))[0, :, 0].tolist() == [0, 255]
+
+
+def test_the_size_that_a_header_tells() -> None:
+    assert images.told_size(encoded(Image.new("RGB", (8, 5)), "PNG")) == (8, 5)
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n" + b"a\n" * 100
+    assert Image.open(io.BytesIO(postscript)).size == (9, 9)  # Pillow would parse it, byte by byte
+    assert [images.told_size(data) for data in (postscript, b"", b"junk")] == [None, None, None]
+
+
 def test_transparency_lies_on_white() -> None:
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     assert (images.load(encoded(clear, "PNG")) == 255).all()

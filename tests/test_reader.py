@@ -77,6 +77,14 @@ def test_read_again_and_from_threads(reader: mien.Reader, hopper: np.ndarray, pa
     assert list(reader.read_many([hopper, pair])) == expected[:2]
 
 
+def test_read_many_goes_on_behind_what_cannot_be_read(reader: mien.Reader, hopper: np.ndarray) -> None:
+    readings = reader.read_many([hopper, "absent.jpg", hopper])
+    assert len(next(readings)) == 1
+    with pytest.raises(ImageError, match="absent"):
+        next(readings)
+    assert [len(found) for found in readings] == [1]
+
+
 def test_read_many_asks_for_one_picture_at_a_time(reader: mien.Reader, hopper: np.ndarray) -> None:
     asked = []
 

@@ -78,6 +78,19 @@ def test_from_the_command_line(clip: Path, tiny_model: Path, capsys: pytest.Capt
     assert lines[0] == "0.00 s: no face" and lines[1].startswith("0.50 s: face 1 ") and lines[-1] == "10 frames read"
 
 
+def test_a_source_that_breaks_off_is_named(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = films.write(
+        tmp_path / "cut.mkv", (films.screen([], number / 30, (320, 240)) for number in range(90)), rate=30
+    )
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["watch", "--camera", str(cut), "--model", str(tiny_model), "--detector", "whole"])
+    assert exit.value.code == 1
+    assert f"mien: {cut}: it ends at" in capsys.readouterr().err
+
+
 def test_the_options_reach_the_reader(clip: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[mien.Reader] = []
     monkeypatch.setattr(job_cli, "watch", lambda camera, reader, *, smoothing: seen.append(reader))

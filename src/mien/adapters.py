@@ -6,6 +6,7 @@ rule for 7-class data says. Their words and their order are kept; a picture with
 
 from typing import TYPE_CHECKING, Any
 
+from mien import tables
 from mien.errors import UsageError
 from mien.expressions import FER2013, canonical
 from mien.reader import Face, Reading
@@ -17,12 +18,14 @@ CLASSES: tuple[str, ...] = tuple(FER2013.values())  # both tools' words, in FER-
 
 
 def to_pandas(reading: Reading) -> "pandas.DataFrame":
-    """The reading's rows as a table; several readings: `pandas.concat`. Raises UsageError without pandas."""
+    """The reading's rows as a table; several readings: `pandas.concat`. Its columns have the same types with and without faces:
+    Int64, float64 and text. Raises UsageError without pandas."""
     try:
         import pandas
     except ImportError:
         raise UsageError('to_pandas needs pandas; run `pip install "mien[tables]"`, or take rows()') from None
-    return pandas.DataFrame(reading.rows())
+    table = pandas.DataFrame(reading.rows())
+    return table.astype({name: kind for name, kind in tables.kinds(table.columns).items() if kind})
 
 
 def to_deepface(reading: Reading) -> list[dict[str, Any]]:
@@ -58,13 +61,14 @@ def seven(face: Face) -> dict[str, float]:
 
 
 def _region(face: Face, reading: Reading) -> dict[str, Any]:
-    """The part of the box inside the picture, as deepface clips its own."""
+    """The part of the box inside the picture, as deepface clips its own; of an eye outside, None."""
     x, y, width, height = _whole_box(face)
     right, bottom = min(x + width, reading.width), min(y + height, reading.height)
     x, y = max(x, 0), max(y, 0)
     eyes: tuple[tuple[int, int] | None, ...] = (None, None)
     if face.landmarks:
-        eyes = tuple((round(a), round(b)) for a, b in face.landmarks[:2])
+        whole = [(round(a), round(b)) for a, b in face.landmarks[:2]]
+        eyes = tuple(eye if 0 <= eye[0] < reading.width and 0 <= eye[1] < reading.height else None for eye in whole)
     return {"x": x, "y": y, "w": right - x, "h": bottom - y, "left_eye": eyes[1], "right_eye": eyes[0]}
 
 

@@ -5,6 +5,7 @@ Exit status: 0 all read, 1 some failed, 2 wrong usage.
 
 import contextlib
 import math
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -202,7 +203,8 @@ def watch(
     from mien import job_cli
     from mien.reader import Reader
 
-    job_cli.watch(camera, Reader(model, detector=detector, min_face=min_face), smoothing=smoothing)
+    if not job_cli.watch(camera, Reader(model, detector=detector, min_face=min_face), smoothing=smoothing):
+        raise typer.Exit(1)
 
 
 def demo(
@@ -251,7 +253,13 @@ def _place(out: str | None, *, engine: str, address: str | None) -> Path | None:
 def _refuse_unused(context: typer.Context, paths: list[str], *, out: str | None) -> None:
     """Raises UsageError for an option that was given and that nothing named here uses."""
     many = any(images.stands_for_many(path) or storage.is_url(path) for path in paths)
+    copies = "is of the annotated copies that -o writes: name a folder with -o"
+    if out is not None:
+        copies = "asks for annotated copies, and the job of a folder or list writes none: name the pictures themselves"
+    whole = context.params["detector"] == "whole"
     used = {
+        "annotate": (out is not None and not (many and context.params["annotate"]), copies),
+        "min-face": (not whole, "is of a search, and --detector whole searches nothing: choose another detector"),
         "format": (out is not None, "is of the table that -o writes: name a folder with -o"),
         "workers": (
             out is not None and many,
@@ -260,7 +268,7 @@ def _refuse_unused(context: typer.Context, paths: list[str], *, out: str | None)
         **dict.fromkeys(("every", "fps", "smoothing"), (any(map(images.is_video, paths)), "is for videos: name one")),
     }
     for name, (yes, what) in used.items():
-        source = context.get_parameter_source(name)
+        source = context.get_parameter_source(name.replace("-", "_"))
         if not yes and source is not None and source.name != "DEFAULT":
             raise UsageError(f"--{name} {what}, or leave it out")
 
@@ -349,6 +357,12 @@ def _read_all(
     if out and annotate:
         copies = draw.copy_paths(pictures, out)
         _refuse_what_lies_there(copies, out)
+        others = tables.sources(tables.place(format, out)) - {str(path) for path in pictures}
+        if others:
+            complain(
+                f"{tables.place(format, out)}: the rows of {len(others)} other pictures there are replaced, as every call "
+                "writes its own table; name all pictures in one call, or take another -o"
+            )
     table: list[tables.Row] = []
     written: list[Path] = []
     failed = 0
@@ -407,6 +421,8 @@ def _folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{path}: cannot be made into a folder ({error.strerror}); choose another for -o") from None
+    if not os.access(path, os.W_OK):
+        raise UsageError(f"{path}: cannot be written to; choose another folder for -o")
     return path
 
 

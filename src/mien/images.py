@@ -284,12 +284,27 @@ def _seekable(file: IO[bytes]) -> IO[bytes]:
     return io.BytesIO(data)
 
 
-def _from_file(file: IO[bytes], name: str, max_pixels: int) -> np.ndarray:
+def told_size(data: bytes | bytearray) -> tuple[int, int] | None:
+    """(width, height) as the header of a picture file's bytes tells them, nothing decoded; None where that cannot be read here."""
+    file = io.BytesIO(data)
+    try:
+        brand = _brand(file, "the picture")
+        return None if brand in _HEIC_BRANDS else _open(file, "the picture", brand).size
+    except ImageError:
+        return None
+
+
+def _brand(file: IO[bytes], name: str) -> bytes:
+    """What an ISO media file (HEIC, AVIF) calls itself, b"" of others. Raises ImageError for an empty file."""
     head = file.read(16)
     file.seek(0)
     if not head:
         raise ImageError(f"{name}: the file is empty")
-    brand = head[8:12] if head[4:8] == b"ftyp" else b""
+    return head[8:12] if head[4:8] == b"ftyp" else b""
+
+
+def _from_file(file: IO[bytes], name: str, max_pixels: int) -> np.ndarray:
+    brand = _brand(file, name)
     opened = _open_heic(file, name) if brand in _HEIC_BRANDS else _open(file, name, brand)
     return _from_pillow(opened, name, max_pixels)
 
@@ -337,16 +352,20 @@ def _from_pillow(picture: Any, name: str, max_pixels: int) -> np.ndarray:
     except Exception as error:  # truncated or damaged data; every decoder has its own errors
         raise ImageError(f"{name}: its pixels cannot be decoded ({_reason(error)})") from None
     turn = _TURNS.get(_orientation(picture))
-    grey = _wide_grey(picture) if picture.mode.startswith("I") else picture
+    grey = _wide_grey(picture, name) if picture.mode.startswith("I") else picture
     return _rgb(grey if turn is None else grey.transpose(turn), name)
 
 
-def _wide_grey(picture: Image.Image) -> Image.Image:
+def _wide_grey(picture: Image.Image, name: str) -> Image.Image:
     """Grey of more than eight bits as its upper eight. A TIFF says how many bits are used (tag 258) and whether 0 is white (tag
     262); Pillow unpacks 12 of them, and leaves white at 0. A picture that was made in memory from 8 bits still holds those.
-    A PNG's transparent grey is laid on white."""
+    A PNG's transparent grey is laid on white. Raises ImageError where values need more than 16 bits."""
     tags = getattr(picture, "tag_v2", {})
     values = np.asarray(picture).astype(np.int64)
+    if values.max(initial=0) > 65_535:  # the range of 32 bits is anybody's guess
+        raise ImageError(
+            f"{name}: grey values up to {values.max()} need more than 16 bits; save it with 8 or 16 bits first"
+        )
     in_memory = picture.format is None and values.max(initial=0) < 256
     bits = 8 if in_memory else min(16, int(tags.get(258, (16,))[0]))  # of 32 bits the lower 16 are used
     clear = values == picture.info.get("transparency")

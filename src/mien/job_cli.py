@@ -100,13 +100,16 @@ def read_videos(
     return good
 
 
-def watch(camera: str, reader: "Reader", *, smoothing: float) -> None:
-    """Show a camera's faces until it ends."""
+def watch(camera: str, reader: "Reader", *, smoothing: float) -> bool:
+    """Show a camera's faces until it ends; whether it was whole."""
     from mien import watch
 
     with watch.open_camera(camera) as source:
         frames = watch.show(source, reader, smoothing=smoothing)
     print(f"{frames} frames read")
+    for problem in source.problems:
+        complain(f"{camera}: {problem}")
+    return not source.problems
 
 
 def _folders(paths: Sequence[Path], out: Path | None, *, format: str) -> list[Path | None]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -159,13 +159,13 @@ class Reader:
         return Reading(name, width, height, self.classify(pixels, found))
 
     def read_many(self, pictures: Iterable[images.Source], *, color: str = "rgb") -> Iterator[Reading]:
-        """One reading for each picture, in order, as they are asked for. Raises what `read` raises, at that picture; UsageError
-        for a path alone, whose letters would be taken for paths."""
+        """One reading for each picture, in order, as they are asked for. Raises what `read` raises, at that picture, and can then
+        be asked for the next; UsageError for a path alone, whose letters would be taken for paths."""
         if isinstance(pictures, str | bytes | os.PathLike):
             raise UsageError(
                 f"{images.name_of(pictures)}: expected several pictures; call read for one, mien.read_folder for a folder"
             )
-        return (self.read(picture, color=color) for picture in pictures)
+        return map(partial(self.read, color=color), pictures)  # a generator would end where it raised
 
     def classify(self, image: np.ndarray, found: Sequence[Detection]) -> tuple[Face, ...]:
         """The expressions of faces that are found already, in their order: one batch. image: RGB uint8 (H, W, 3)."""

@@ -79,6 +79,11 @@ def _tracked_row(reading: "FrameReading", face: "TrackedFace") -> Row:
     }
 
 
+def kinds(columns: Iterable[str]) -> dict[str, str]:
+    """pandas' type of each column that is a number's, "" of text."""
+    return {name: "" if name in _TEXTS else "Int64" if name in _INTEGERS else "float64" for name in columns}
+
+
 def failure(source: str, reason: str) -> Row:
     """The row of a picture that could not be read."""
     return _row(source=source, status=f"{_ERROR} {reason}")
@@ -138,10 +143,24 @@ def is_foreign(path: Path) -> bool:
     if path.suffix == ".parquet":
         return path.is_dir() and not (all(map(is_part, path.iterdir())) and {"source", "status"} <= _columns_of(path))
     if not path.is_file():
-        return False
+        return path.exists()
     with path.open("rb") as file:
         start = file.readline(200)
     return bool(start) and not start.startswith(_HEADS if path.suffix == ".csv" else (b'{"source": ',))
+
+
+def sources(path: Path) -> set[str]:
+    """What the rows of mien's table at `path` are of; none where there is no table, or where it cannot be read."""
+    try:
+        if path.suffix == ".parquet":
+            columns = _pyarrow()[1].read_table(path, columns=["source"]) if path.is_dir() else None
+            return set() if columns is None else set(columns["source"].to_pylist())
+        with path.open(**_CSV) as file:
+            if path.suffix == ".csv":
+                return {row["source"].removeprefix("'") for row in csv.DictReader(file)}
+            return {json.loads(line)["source"] for line in file}
+    except Exception:  # damaged or cut off: it is replaced all the same
+        return set()
 
 
 def holds_frames(path: Path) -> bool:
@@ -149,7 +168,7 @@ def holds_frames(path: Path) -> bool:
     if path.suffix == ".parquet":
         return "frame" in _columns_of(path)
     with path.open("rb") as file:
-        start = file.readline()
+        start = file.readline(1_000_000)
     return start.startswith(_HEADS[1]) if path.suffix == ".csv" else b'"frame": ' in start
 
 

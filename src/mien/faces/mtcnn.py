@@ -58,8 +58,10 @@ class Mtcnn:
         thresholds: tuple[float, float, float] = THRESHOLDS,
         scale_step: float = SCALE_STEP,
     ) -> None:
-        if not min_face >= FEWEST_FACE_PIXELS:
-            raise UsageError(f"min_face is {min_face}: expected at least {FEWEST_FACE_PIXELS} px, P-net's window")
+        if not FEWEST_FACE_PIXELS <= min_face < math.inf:
+            raise UsageError(
+                f"min_face is {min_face}: expected a number of px, at least {FEWEST_FACE_PIXELS}, P-net's window"
+            )
         self.min_face = float(min_face)
         self.thresholds = thresholds
         self.scale_step = scale_step

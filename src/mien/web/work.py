@@ -1,13 +1,11 @@
 """Uploaded pictures -> rows: each decoded and searched in a thread pool, all their faces classified together."""
 
 import asyncio
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from mien import images, tables
 from mien.errors import ImageError
@@ -115,8 +113,5 @@ def _rows(picture: Picture, result: Reading | RefusedError) -> list[tables.Row]:
 
 def _promises_many_pixels(data: bytearray) -> bool:
     """Whether its header says so, or cannot be read here."""
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            return picture.width * picture.height > LARGE
-    except Exception:  # HEIC, or damaged: `images.load` finds out
-        return True
+    size = images.told_size(data)
+    return size is None or size[0] * size[1] > LARGE  # HEIC, or damaged: `images.load` finds out

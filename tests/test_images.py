@@ -375,7 +375,8 @@ def test_gather_expands_folders_in_order(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(PNG)
     (tmp_path / "empty").mkdir()
     assert images.gather([tmp_path, "x.jpg"]) == [tmp_path / "a.png", tmp_path / "b.JPG", Path("x.jpg")]
-    with pytest.raises(UsageError, match="no pictures"):
+    (tmp_path / "empty" / "clip.mp4").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"no pictures.*; its 1 videos are read when they are named themselves"):
         images.gather([tmp_path / "empty"])
     with pytest.raises(UsageError, match="video"):
         images.gather(["clip.mkv"])
@@ -417,7 +418,9 @@ def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, monkeypatch: py
 
 def test_a_folder_may_be_called_like_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="never fetches"):
+    with pytest.raises(UsageError, match=r"never fetches from the web.*: -o DIR --engine ray$"):
+        images.load("s3://bucket/a.jpg")
+    with pytest.raises(UsageError, match=r"never fetches from the web; download the picture and pass its path$"):
         images.load("photos:/q.png")
     Path("photos:").mkdir()
     Path("photos:/q.png").write_bytes(PNG)

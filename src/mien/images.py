@@ -101,7 +101,9 @@ def refuse_what_is_no_picture(source: str | Path) -> None:
     if re.match("data:[^/]*/[^/]*,", text) and not is_folder(source):
         raise UsageError(f"{text[:30]}...: a data URL is no path; decode its base64 and pass the bytes")
     if (found := _URL.match(text)) and not is_folder(found[0]):  # a folder may be called photos:
-        raise UsageError(f"{text}: mien never fetches from the network; download the picture and pass its path")
+        is_storage = "://" in text and not text.lower().startswith("http")
+        job = ", or read it as a job of your own storage: -o DIR --engine ray" if is_storage else ""
+        raise UsageError(f"{text}: mien never fetches from the web; download the picture and pass its path{job}")
     if is_folder(source):
         _open_folder(source)
         raise UsageError(f"{text} is a folder: call mien.read_folder, or `mien read {text} -o OUT` in a terminal")
@@ -151,6 +153,7 @@ def in_folder(folder: Path) -> list[Path]:
     Raises UsageError when there is none, or `folder` itself cannot be opened.
     """
     found: list[Path] = []
+    videos = 0
 
     def unopened(error: OSError) -> None:
         if Path(error.filename) == folder:
@@ -160,8 +163,12 @@ def in_folder(folder: Path) -> list[Path]:
     for place, folders, names in os.walk(folder, onerror=unopened):
         folders.sort()
         found += [Path(place) / name for name in sorted(names) if is_picture_name(name)]
+        videos += sum(is_video(Path(place) / name) for name in names)
     if not found:
-        raise UsageError(f"{folder}: no pictures in this folder; expected files ending in {' '.join(sorted(SUFFIXES))}")
+        films = f"; its {videos} videos are read when they are named themselves" if videos else ""
+        raise UsageError(
+            f"{folder}: no pictures in this folder; expected files ending in {' '.join(sorted(SUFFIXES))}{films}"
+        )
     return found
 
 

@@ -8,7 +8,8 @@ peers.py. Calibration errors have 15 bins; mien's temperatures were fitted on th
 fitted anew on one half of the rows and judged on the other ("cross-fitted"), beside what each says as it is. Rows of a class that a
 model has no word for do not fit its temperature, but are judged.
 
-PublicTest chose mien's epoch; what the peers' makers chose by is not known. Peers answer seven words, so FER+'s rows of contempt
+PublicTest chose mien's epoch. fer's network is by its file the one of oarriaga/face_classification, whose training code chose by
+PublicTest and PrivateTest together; what human's maker chose by is not known. Peers answer seven words, so FER+'s rows of contempt
 are wrong for them. A peer that is left out is left out of the table. Writes benchmarks/results/peers_accuracy.json.
 """
 

@@ -22,6 +22,9 @@ FIRST is mien-small-7, SECOND mien-small-8, THIRD mien-small-10, FOURTH mien-sma
 come from another random start: mien-small-6 went through the second command twice, with 31 and 30 epochs and the larger pictures
 from half of them on, mien-small-9 through the third with 24 epochs, seed 9 and the larger pictures from 0.4 of them on.
 
+The commands do what they did then but for two things: each stage's main head began at random, and its pictures were turned in
+bfloat16.
+
 FER-2013's training rows carry both label sets (label rule "joint"): FER+ vote distributions for the eight expressions, and
 FER-2013's hard labels for its seven. Random start; chosen on PublicTest. What was tried is logged in docs/findings.md.
 """

@@ -3,7 +3,7 @@
 Fei Wang, Haijun Zhang: "Multiscale Convolutional Attention-based Residual Network Expression Recognition", Journal of
 Internet Technology, 2023, DOI 10.53106/160792642023092405015. No code was published.
 
-Network: networks/mscar.py (Figs. 1-4). Loss: losses/cosine.py (eq. 4). Deviations D1-D9 are in `DEVIATIONS` below.
+Network: networks/mscar.py (Figs. 1-4). Loss: losses/cosine.py (eq. 4). Deviations D1-D10 are in `DEVIATIONS` below.
 """
 
 from dataclasses import replace

@@ -118,7 +118,7 @@ def test_rows_of_other_pictures_that_a_call_replaces_are_told(
 ) -> None:
     other = portrait.with_name("other.jpg")
     shutil.copy(portrait, other)
-    rest = ("--model", tiny_model, "-o", tmp_path / "out", "--format", kind)
+    rest = ("--model", tiny_model, "-o", tmp_path / "out", "--format", kind, "--no-annotate")
     said = [run("read", *paths, *rest).err for paths in ([portrait, other], [other, portrait], [other])]
     assert said[:2] == ["", ""]
     assert f"faces.{kind}: the rows of 1 other pictures there are replaced" in said[2]

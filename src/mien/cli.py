@@ -353,16 +353,11 @@ def _read_all(
         jobs.refuse_a_jobs_folder(out)
         _refuse_frames(tables.place(format, out))
         _folder(out)
+        _tell_what_is_replaced(tables.place(format, out), pictures)
     copies: list[Path] | list[None] = [None] * len(pictures)
     if out and annotate:
         copies = draw.copy_paths(pictures, out)
         _refuse_what_lies_there(copies, out)
-        others = tables.sources(tables.place(format, out)) - {str(path) for path in pictures}
-        if others:
-            complain(
-                f"{tables.place(format, out)}: the rows of {len(others)} other pictures there are replaced, as every call "
-                "writes its own table; name all pictures in one call, or take another -o"
-            )
     table: list[tables.Row] = []
     written: list[Path] = []
     failed = 0
@@ -391,6 +386,18 @@ def _read_all(
     if json:
         print(tables.to_json(table))
     return not failed
+
+
+def _tell_what_is_replaced(table: Path, pictures: list[Path]) -> None:
+    """Rows of an earlier call that this one does not write again."""
+    from mien import tables
+
+    others = tables.sources(table) - {str(path) for path in pictures}
+    if others:
+        complain(
+            f"{table}: the rows of {len(others)} other pictures there are replaced, as every call writes its own table; name all "
+            "pictures in one call, or take another -o"
+        )
 
 
 def _refuse_frames(table: Path) -> None:

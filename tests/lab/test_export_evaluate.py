@@ -33,7 +33,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIEN_CACHE", str(folder / "cache"))
         root = small_fer.write(folder / "data")
-        settings = ("network.widths=(4,8,8,8)", "epochs=2", "batch=16", "sizes=()")
+        settings = ("network.widths=(4,8,8,8)", "network.dropout=0", "epochs=6", "lr=0.05", "batch=16", "sizes=()")
         source = Source("ferplus", root, allow_partial=True)
         run = train(Choice("mien-small", settings=settings), source, folder / "run", threads=1, say=lambda line: None)
         model = exporting.export(run, folder / "model.onnx", rows=small_rows(root))

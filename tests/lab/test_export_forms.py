@@ -29,13 +29,13 @@ from mien.lab.training.trainer import Source, train
 
 pytestmark = pytest.mark.slow  # the fixture trains and exports
 
-SETTINGS = ("network.widths=(8,16,16,16)", "epochs=1", "batch=16", "sizes=()")
+SETTINGS = ("network.widths=(8,16,16,16)", "network.dropout=0", "epochs=6", "lr=0.05", "batch=16", "sizes=()")
 TEMPERATURES = {"ferplus": 0.7, "fer2013": 1.3}
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A small dataset, a two-headed run of one epoch on it, and its float32 file at TEMPERATURES."""
+    """A small dataset, a two-headed run on it, and its float32 file at TEMPERATURES."""
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIEN_CACHE", str(folder / "cache"))

@@ -25,7 +25,7 @@ def to_pandas(reading: Reading) -> "pandas.DataFrame":
     except ImportError:
         raise UsageError('to_pandas needs pandas; run `pip install "mien[tables]"`, or take rows()') from None
     table = pandas.DataFrame(reading.rows())
-    return table.astype({name: kind for name, kind in tables.kinds(table.columns).items() if kind})
+    return table.astype(tables.kinds(table.columns))
 
 
 def to_deepface(reading: Reading) -> list[dict[str, Any]]:

@@ -80,8 +80,8 @@ def _tracked_row(reading: "FrameReading", face: "TrackedFace") -> Row:
 
 
 def kinds(columns: Iterable[str]) -> dict[str, str]:
-    """pandas' type of each column that is a number's, "" of text."""
-    return {name: "" if name in _TEXTS else "Int64" if name in _INTEGERS else "float64" for name in columns}
+    """pandas' type of each column of numbers."""
+    return {name: "Int64" if name in _INTEGERS else "float64" for name in columns if name not in _TEXTS}
 
 
 def failure(source: str, reason: str) -> Row:
@@ -168,7 +168,7 @@ def holds_frames(path: Path) -> bool:
     if path.suffix == ".parquet":
         return "frame" in _columns_of(path)
     with path.open("rb") as file:
-        start = file.readline(1_000_000)
+        start = file.readline()
     return start.startswith(_HEADS[1]) if path.suffix == ".csv" else b'"frame": ' in start
 
 

@@ -274,10 +274,10 @@ def test_a_folder_takes_partial_data_later(conduct: Conduct, tmp_path: Path) -> 
 @pytest.mark.parametrize("preset", ["paper", "cpu"])
 @pytest.mark.parametrize("name", methods.NAMES)
 def test_every_run_of_every_paper_has_a_recipe(name: str, preset: str) -> None:
-    method = methods.load(name)
-    wanted = jobs(method, Plan(preset, 1))
-    assert all(resolve(choice_of(one, Conduct())) for one in wanted)
-    assert wanted or not method.published
+    wanted = jobs(methods.load(name), Plan(preset, 1))
+    assert wanted
+    for one in wanted:
+        resolve(choice_of(one, Conduct()))
 
 
 def test_figure_6_is_measured_by_both_readings() -> None:

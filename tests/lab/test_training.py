@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -130,6 +131,23 @@ def test_a_random_start_where_the_papers_was_another_is_told(data: Path, tmp_pat
         notes = json.loads((run / "run.json").read_text())["notes"]
         assert len(notes) == told and all("starts from ImageNet weights" in note for note in notes)
         assert [line for line in heard if line.startswith("note: ")] == [f"note: {note}" for note in notes]
+
+
+@pytest.mark.slow
+def test_a_run_takes_the_threads_that_it_is_given_and_lightning_is_quiet(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    logging.getLogger("pytorch_lightning").setLevel(logging.INFO)
+    train(
+        Choice("mscar", "cpu", settings=(*TINY, "epochs=1")),
+        source(data),
+        tmp_path / "run",
+        threads=3,
+        say=lambda line: None,
+    )
+    assert given == [3] and logging.getLogger("pytorch_lightning").level == logging.WARNING
 
 
 @pytest.mark.slow

@@ -106,9 +106,7 @@ class Training(pl.LightningModule):
         ids, epoch = batch.ids.numpy(), self.current_epoch
         size = schedule.side(self.recipe, epoch)
         window = self.recipe.size / (self.recipe.resize or self.recipe.size)
-        with torch.autocast(
-            batch.images.device.type, enabled=False
-        ):  # coordinates in bfloat16 would be off by up to a pixel
+        with torch.autocast(batch.images.device.type, enabled=False):  # coordinates in bfloat16 would be too coarse
             images = augment(
                 batch.images, ids, self.recipe.augment, size=size, window=window, seed=self.seed, epoch=epoch
             )

@@ -19,9 +19,7 @@ from mien.lab.training import runs
 BEST = "best.ckpt"
 SHARED = ("classes", "label_rule", "data", "rows")  # facts that runs of one mean have in common
 OWN = ("pretrained", "teacher", "seed")  # of single runs: of the mean they would be untrue
-ALIKE = (
-    0.2  # the cosine of two networks' weights: 0 for different random starts; long runs from one start had 0.6 and more
-)
+ALIKE = 0.2  # a cosine of two networks' weights: near 0 for different random starts, far above where both grew from one
 
 
 def average(folders: Sequence[Path], out: Path, say: Callable[[str], None] = lambda line: None) -> Path:

@@ -147,6 +147,7 @@ def _train(
             f"this recipe does not train {', '.join(recipe.frozen)}, which without start weights are random: pass --pretrained "
             f"FILE, or train them, too, by --set 'frozen=()' or as --preset {' or '.join(others)} does"
         )
+    _quiet(threads)
     frozen = load_teachers(teachers, data=data, spec=runs.spec_of(recipe))
     module, facts = _build(recipe, data, validation, seed, run, frozen)
     files = [*([] if pretrained is None else [pretrained]), *map(taught_by, teachers)]

@@ -86,6 +86,7 @@ def test_to_pandas_has_the_same_types_with_and_without_faces() -> None:
 
     with_face, without = reading(face()).to_pandas(), reading().to_pandas()
     assert (without.dtypes == with_face.dtypes)[[name for name in tables.COLUMNS if name != "expression"]].all()
+    assert str(without.dtypes["face"]) == "Int64" and str(without.dtypes["confidence"]) == "float64"
     both = pandas.concat([without, with_face, reading(face()).to_pandas()])
     assert both["confidence"].quantile(0.5) == pytest.approx(0.4) and both["face"].max() == 1
     assert both.select_dtypes("number").shape == (3, len(tables.COLUMNS) - 3)

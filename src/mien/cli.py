@@ -4,6 +4,7 @@ Exit status: 0 all read, 1 some failed, 2 wrong usage.
 """
 
 import contextlib
+import importlib.util
 import math
 import os
 import sys
@@ -71,8 +72,40 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    own: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            metavar="FILE.py|MODULE",
+            help="Run this first: it may add networks, losses or methods of your own.",
+        ),
+    ] = None,
 ) -> None:
     """Read facial expressions from pictures, with probabilities you can check."""
+    for name in own or ():
+        _run_first(name)
+
+
+def _run_first(name: str) -> None:
+    """Import a module by its name or its file. Raises UsageError where there is none; its own errors are its author's to see."""
+    if not name.endswith(".py"):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            raise UsageError(
+                f"--import {name}: no such module; name one that Python finds, or a file, as own.py"
+            ) from None
+        return
+    path = Path(name)
+    if not path.is_file():
+        raise UsageError(f"--import {name}: no such file")
+    spec = importlib.util.spec_from_file_location(f"imported_{path.stem}", path.resolve())
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
 
 
 def read(

@@ -5,6 +5,7 @@ import io
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
 
 from PIL import Image
 
@@ -12,6 +13,16 @@ from PIL import Image
 def complain(text: str) -> None:
     """Say on standard error what is wrong."""
     print(f"mien: {printable(text)}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def stopped(advice: str) -> Iterator[None]:
+    """Turn Ctrl-C inside into a line that says how to go on, and the exit status that a shell gives it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain(f"stopped; {advice}")
+        sys.exit(130)
 
 
 def printable(text: str) -> str:

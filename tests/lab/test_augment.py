@@ -96,6 +96,15 @@ def test_a_shift_moves_a_random_resized_crop_too() -> None:
     assert 14 < middles(0.1).min() < 18 and 81 < middles(0.1).max() < 85
 
 
+def test_a_random_resized_crop_that_does_not_fit_is_drawn_anew() -> None:
+    """As torchvision's RandomResizedCrop: never less than the least area, and sides as 3 to 4 at most, unless all is kept."""
+    options = Augment(area=(0.8, 1.0), aspect=(3 / 4, 4 / 3))
+    x, y = np.abs(np.linalg.inv(warps(options))[:, [0, 1], [0, 1]]).T
+    area, aspect = x * y, x / y
+    assert 0.795 < area.min() < 0.81 and 0.99 < area.max() < 1.005 and area.mean() == pytest.approx(0.867, abs=0.005)
+    assert 3 / 4 - 0.01 < aspect.min() < 0.82 and 1.22 < aspect.max() < 4 / 3 + 0.01
+
+
 SIDE = 41
 ROWS = 3000
 

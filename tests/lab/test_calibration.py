@@ -12,6 +12,7 @@ from mien.lab.evaluation.calibration import (
     bin_of,
     calibration_error,
     coverage_at_risk,
+    error_if_calibrated,
     fit_temperature,
     negative_log_likelihood,
     reliability,
@@ -35,6 +36,17 @@ def test_a_temperature_that_was_applied_is_found_and_undone() -> None:
         assert found == pytest.approx(1 / temperature, rel=0.05)
         assert calibration_error(reliability(labels, apply_temperature(bent, found))) < 0.01
         assert calibration_error(reliability(labels, bent)) > 0.05
+
+
+@pytest.mark.parametrize("rows", [300, 3589])
+def test_what_a_calibrated_model_shows_is_what_samples_of_it_show(rows: int) -> None:
+    _, probabilities = honest(rows)
+    generator = np.random.default_rng(1)
+    steps = probabilities.cumsum(axis=1)[:, :-1]
+    drawn = [(generator.random((rows, 1)) > steps).sum(axis=1) for _ in range(300)]
+    shown = np.mean([calibration_error(reliability(labels, probabilities)) for labels in drawn])
+    assert error_if_calibrated(probabilities) == pytest.approx(shown, rel=0.04)
+    assert error_if_calibrated(np.eye(5)) == 0
 
 
 def test_the_fit_is_the_best_on_a_fine_grid() -> None:

@@ -10,6 +10,7 @@ import pytest
 from scores_fixtures import made_up
 
 from mien.errors import DataError, UsageError
+from mien.expressions import EXPRESSIONS
 from mien.lab.evaluation.compare import CLUSTERED, compare, model_table, pair_table, to_csv, to_markdown, to_text
 from mien.lab.evaluation.delong import auc_difference, auc_interval
 from mien.lab.evaluation.paired import clustered_p, detectable_clusters, detectable_rows, mcnemar
@@ -205,11 +206,16 @@ def test_rows_are_matched_by_id_and_differing_protocols_are_noted() -> None:
     found = compare({"a": first, "b": shuffled})
     assert found.tests == compare({"a": first, "b": second}).tests
     assert any("views differs" in note for note in found.notes)
+    other = replace(second, protocol={**second.protocol, "data_fingerprint": "another"})
+    found = compare({"a": first, "b": other})
+    assert "data_fingerprint" not in found.protocol and "dataset" in found.protocol
     assert "tencrop" in to_text(found)
 
 
 def test_other_rows_and_a_single_model_are_refused() -> None:
-    with pytest.raises(DataError, match="not the same rows"):
+    with pytest.raises(DataError, match="a and b: not the same rows"):
         compare({"a": made_up(100), "b": made_up(90)})
+    with pytest.raises(DataError, match=r"a and b: other classes: .*contempt"):
+        compare({"a": made_up(100, classes=EXPRESSIONS), "b": made_up(100)})
     with pytest.raises(UsageError, match="at least two"):
         compare({"a": made_up(100)})

@@ -4,7 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mien.errors import DataError, UsageError
 from mien.lab import datasets
 from mien.lab.datasets import layouts
 from mien.lab.evaluation import judge, leaks
+from mien.lab.evaluation.intervals import intervals
 from mien.lab.evaluation.scores import Scores
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
@@ -85,8 +86,8 @@ def test_metrics_come_with_intervals_leaks_and_costs(
     scores = Scores.load(tmp_path / "out" / "scores.npz")
     right = scores.predictions == scores.labels
     assert found["leaks"]["accuracy_without"]["value"] == pytest.approx(right[LEAKED:].mean())
-    assert found["clusters"] == "exact copies"
-    assert scores.clusters is not None and (scores.clusters == "").all()  # no picture stands twice in this split
+    assert found["clusters"] == "none" and scores.clusters is None  # no picture stands twice in this split
+    assert found["intervals"]["macro_f1"] == asdict(intervals(scores)["macro_f1"])  # as `mien compare` has it
     assert found["model"]["bytes"] == tiny_model.stat().st_size
     assert found["model"]["ms_per_face"] > 0
     printed = capsys.readouterr().out

@@ -11,7 +11,7 @@ from scores_fixtures import made_up
 from mien.errors import DataError, UsageError
 from mien.lab.evaluation import metrics
 from mien.lab.evaluation.delong import auc_difference, auc_interval
-from mien.lab.evaluation.intervals import RANGES, intervals
+from mien.lab.evaluation.intervals import ONE_ROW, RANGES, intervals
 from mien.lab.evaluation.metrics import summary
 from mien.lab.evaluation.paired import (
     aligned,
@@ -48,6 +48,19 @@ def test_every_interval_holds_its_value_and_agrees_with_the_summary() -> None:
     assert found["recall/happy"].value == pytest.approx(printed["per_class"][1]["recall"])
     assert found["macro_f1"] == intervals(scores)["macro_f1"]
     assert found["macro_f1"] != intervals(scores, seed=1)["macro_f1"]
+
+
+def test_clusters_that_no_two_rows_share_change_nothing() -> None:
+    scores = made_up(60)
+    assert intervals(scores, clusters=[""] * 60) == intervals(scores)
+
+
+def test_one_row_says_nothing_of_the_mean_loss() -> None:
+    scores = made_up(40)
+    one = replace(scores, labels=scores.labels[:1], probabilities=scores.probabilities[:1], ids=scores.ids[:1])
+    found = intervals(one)
+    for name in ("brier", "nll"):
+        assert (found[name].low, found[name].high, found[name].how) == (*RANGES[name], ONE_ROW)
 
 
 def test_counts_of_resamples_match_resampling_the_rows() -> None:

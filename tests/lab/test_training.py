@@ -189,9 +189,11 @@ def test_another_run_is_never_overwritten(data: Path, tmp_path: Path) -> None:
     run = trained(tmp_path / "run", data, "epochs=1")
     with pytest.raises(UsageError, match="already holds a run; add --resume"):
         trained(run, data, "epochs=1")
-    with pytest.raises(UsageError, match="holds another run: choice, recipe differ"):
+    with pytest.raises(
+        UsageError, match=r"holds another run: choice.settings was .*, recipe.lr was 0.01, now 0.02; choose"
+    ):
         trained(run, data, "epochs=1", "lr=0.02", resume=True)
-    with pytest.raises(UsageError, match="holds another run: seed differ"):
+    with pytest.raises(UsageError, match="holds another run: seed was 0, now 1; choose"):
         trained(run, data, "epochs=1", resume=True, seed=1)
 
 
@@ -205,7 +207,7 @@ def test_a_run_of_before_a_field_existed_goes_on(data: Path, tmp_path: Path) -> 
     trained(run, data, "epochs=1", resume=True)
     del facts["recipe"]["augment"]["scale"]  # another one than its default
     (run / "run.json").write_text(json.dumps(facts))
-    with pytest.raises(UsageError, match="holds another run: recipe differ"):
+    with pytest.raises(UsageError, match=r"holds another run: recipe.augment.scale was \[1.0, 1.0\], now \["):
         trained(run, data, "epochs=1", resume=True)
 
 
@@ -322,6 +324,28 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(data: Path, tmp_
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert (whole / "metrics.csv").read_text() == (killed / "metrics.csv").read_text()
+
+
+INTERRUPTED = """
+import signal, sys
+from mien.cli import main
+from mien.lab.training.checkpoint import SaveEpoch
+save = SaveEpoch.on_train_epoch_end
+def save_and_interrupt(self, *arguments):
+    save(self, *arguments)
+    signal.raise_signal(signal.SIGINT)
+SaveEpoch.on_train_epoch_end = save_and_interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may inherit that it is ignored
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
+    assert start(tmp_path / "run", data, run=("-c", INTERRUPTED)).wait() == 130
+    said = (tmp_path / "log").read_text()
+    assert f"mien: stopped; the same command with --resume goes on in {tmp_path / 'run'}" in said
+    assert "Traceback" not in said and (tmp_path / "run" / "last.ckpt").is_file()
 
 
 def start(folder: Path, root: Path, *more: str, run: tuple[str, ...] = ("-m", "mien")) -> subprocess.Popen[bytes]:

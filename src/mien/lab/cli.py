@@ -8,6 +8,7 @@ import typer
 
 from mien.errors import UsageError
 from mien.lab.torch_needed import needs_torch
+from mien.terminal import stopped
 
 Data = Annotated[str, typer.Option("--data", metavar="NAME", help="The dataset: see `mien data list`.")]
 Root = Annotated[
@@ -91,20 +92,21 @@ def train(
     choice = Choice(method, preset, network, loss, tuple(settings or ()), variant)
     left_out = None if leave_out is None else Part.parse(leave_out)
     source = trainer.Source(data, root, protocol, fold, label_rule, select_on, allow_partial, left_out)
-    trainer.train(
-        choice,
-        source,
-        out,
-        seed=seed,
-        resume=resume,
-        pretrained=pretrained,
-        teacher=teacher,
-        threads=threads,
-        devices=devices,
-        nodes=nodes,
-        rank_wait=rank_wait,
-        say=typer.echo,
-    )
+    with stopped(f"the same command with --resume goes on in {out}"):
+        trainer.train(
+            choice,
+            source,
+            out,
+            seed=seed,
+            resume=resume,
+            pretrained=pretrained,
+            teacher=teacher,
+            threads=threads,
+            devices=devices,
+            nodes=nodes,
+            rank_wait=rank_wait,
+            say=typer.echo,
+        )
 
 
 def export(
@@ -188,7 +190,13 @@ def cross_fit(
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="RUN|FILE.onnx")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|FILE.onnx|ANSWERS.csv",
+            help="ANSWERS: another tool's, a row an id, a column a class (p_happy).",
+        ),
+    ],
     data: Data,
     out: Out,
     root: Root = None,

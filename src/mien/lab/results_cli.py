@@ -7,6 +7,7 @@ import typer
 
 from mien.errors import UsageError
 from mien.lab.torch_needed import needs_torch
+from mien.terminal import stopped
 
 
 def compare(
@@ -74,7 +75,8 @@ def reproduce(
         root, tuple(settings or ()), select_on, report_on, _weights(pretrained or []), teacher, threads, allow_partial
     )
     plan = Plan(preset, seeds, table, figure, rows, data)
-    found = running.reproduce(method, plan, out, conduct=conduct, say=typer.echo)
+    with stopped(f"the same command goes on in {out}"):
+        found = running.reproduce(method, plan, out, conduct=conduct, say=typer.echo)
     typer.echo("\n" + found.pages[0].read_text(encoding="utf-8"))
     for line in found.missing:
         typer.echo(line)

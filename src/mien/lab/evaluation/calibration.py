@@ -62,6 +62,15 @@ def calibration_error(table: Reliability) -> float:
     return float((table.counts * gaps).sum() / table.counts.sum())
 
 
+def error_if_calibrated(probabilities: np.ndarray, *, bins: int = BINS) -> float:
+    """The ECE that a perfectly calibrated model with these probabilities (N, C) would show on N independent rows, on average: a
+    finite sample's is never 0. A bin's rows that are right are then a sum of Bernoulli draws with the rows' confidences c, which
+    lies, if normal, sqrt(2 / pi sum c (1 - c)) off on average; of a bin of few rows that is too much by a few per cent."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    variances = np.bincount(bin_of(confidence, bins), weights=confidence * (1 - confidence), minlength=bins)
+    return float(np.sqrt(2 / np.pi * np.maximum(variances, 0)).sum() / len(confidence))
+
+
 def risk_coverage(labels: np.ndarray, probabilities: np.ndarray) -> RiskCoverage:
     """Error rate among the rows at least as sure as each threshold (El-Yaniv and Wiener 2010). Equal confidences enter
     together, because a threshold cannot tell them apart."""

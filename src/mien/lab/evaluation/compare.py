@@ -38,6 +38,9 @@ FACTS: tuple[tuple[str, str, float], ...] = (  # key, heading, divisor
     ("bytes", "file, MB", 1e6),
     ("ms_per_face", "ms a face", 1.0),
 )
+ECE_IS_BIASED = (
+    "ECE of a finite sample is too high, a calibrated model's, too, and its interval more so: an upper bound"
+)
 CLUSTERED = (
     "rows share subjects, sequences or pictures: p (Holm) is of a randomisation test by cluster, McNemar's p takes no account of "
     "them"
@@ -58,7 +61,7 @@ class Model:
 class PairedTest:
     """second - first. difference: of the accuracy, by the paired bootstrap. adjusted: McNemar's p after Holm over all
     pairs; where rows share clusters, `clustered_p` instead, as McNemar's test takes all rows to be independent.
-    detectable: the smallest accuracy difference that this test would see on these rows, at 80 % power, were it the only one;
+    detectable: the smallest accuracy difference that this test would see on these rows, at about 80 % power, were it the only one;
     None where it would see none, as the models answer too few rows differently, or rows of fewer than FEWEST_CLUSTERS.
     auc: difference of the macro AUC and its p by DeLong's paired test."""
 
@@ -99,16 +102,32 @@ def compare(
     have them. Raises DataError when the rows differ."""
     if len(scores) < 2:
         raise UsageError(f"{len(scores)} scores file: a comparison needs at least two")
-    first = next(iter(scores.values()))
-    same = {name: held if held is first else aligned(first, held) for name, held in scores.items()}
+    same = _same_rows(scores)
+    first = next(iter(same.values()))
     clusters = next((held.clusters for held in same.values() if shared(held.clusters)), None)
     return Comparison(
         rows=len(first.labels),
-        protocol={field: first.protocol[field] for field in SAME_PROTOCOL},
+        protocol={
+            field: first.protocol[field]
+            for field in SAME_PROTOCOL
+            if all(held.protocol[field] == first.protocol[field] for held in same.values())
+        },
         models=tuple(_model(name, held, (facts or {}).get(name, {}), clusters, seed) for name, held in same.items()),
         tests=_tests(same, clusters, seed),
-        notes=(*_notes(same), *([] if clusters is None else [CLUSTERED])),
+        notes=(*_notes(same), ECE_IS_BIASED, *([] if clusters is None else [CLUSTERED])),
     )
+
+
+def _same_rows(scores: Mapping[str, Scores]) -> dict[str, Scores]:
+    """The rows of all in the order of the first's. Raises DataError that names whose rows differ or cannot be judged."""
+    (leader, first), *others = scores.items()
+    found = {leader: first}
+    for name, held in others:
+        try:
+            found[name] = aligned(first, held)
+        except DataError as error:
+            raise DataError(f"{leader} and {name}: {error}") from None
+    return found
 
 
 def _model(name: str, scores: Scores, facts: Mapping[str, float], clusters: np.ndarray | None, seed: int) -> Model:

@@ -19,8 +19,11 @@ from mien.lab.evaluation.statistics import (
     percentile_interval,
     replicate_counts,
     share_interval,
+    shared,
 )
 
+UPPER = "biased upwards: an upper bound"  # of ECE's interval
+ONE_ROW = "one row, which says nothing of others"
 RANGES: Mapping[str, tuple[float, float]] = {  # of the metrics that can be more or less than 0 to 1
     "kappa": (-1.0, 1.0),
     "alpha": (-1.0, 1.0),
@@ -41,12 +44,13 @@ def intervals(
     balanced_accuracy, macro_f1, kappa, alpha, ece (bootstrap), brier, nll (normal), auc (DeLong).
 
     clusters: (N,) names of what was sampled together (subject, sequence, duplicate group), "" where unknown. Without
-    them the bootstrap is stratified by class. A metric that is undefined for these scores has no entry. ECE is biased
-    upwards in small samples and its bootstrap more so: read that interval as an upper one. A bootstrap of rows that are all
-    right has no width, whatever their number: there read accuracy's. Rows of one cluster say nothing of others: every interval
-    is then all that the metric can be.
+    them, or where no two rows share one, the bootstrap is stratified by class. A metric that is undefined for these scores has no
+    entry. ECE is biased upwards in small samples and its bootstrap more so: read that interval as an upper one, and the
+    summary's `ece_if_calibrated` beside it. A bootstrap of rows that are all right has no width, whatever their number: there
+    read accuracy's. Rows of one cluster say nothing of others: every interval is then all that the metric can be.
     """
     size = len(checked(scores).classes)
+    clusters = clusters if shared(clusters) else None
     if clusters is not None and cluster_count(clusters) < 2:
         return _of_one_cluster(scores, level)
     labels, predictions = scores.labels, scores.predictions
@@ -71,10 +75,12 @@ def intervals(
     }
     error = calibration_error(reliability(labels, scores.probabilities))
     errors = _error_draws(drawn, cells, confidence, size)
-    found["ece"] = percentile_interval(error, errors, clusters=clusters, level=level, how=how)
+    found["ece"] = percentile_interval(error, errors, clusters=clusters, level=level, how=f"{how}; {UPPER}")
     for name, rows in (("brier", row_briers(labels, scores.probabilities)), ("nll", _row_losses(scores))):
         span, (low, high) = mean_interval(rows, clusters=clusters, level=level), RANGES[name]
         found[name] = replace(span, low=max(low, span.low), high=min(high, span.high))
+        if len(rows) == 1:
+            found[name] = replace(span, low=low, high=high, how=ONE_ROW)
     if len(np.unique(labels)) > 1:
         found["auc"] = auc_interval(labels, scores.probabilities, clusters=clusters, level=level)
     return found

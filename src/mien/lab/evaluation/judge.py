@@ -1,4 +1,4 @@
-"""`mien evaluate`: a run folder or an ONNX file and a split in; scores.npz, metrics.json and a report out."""
+"""`mien evaluate`: a run folder, an ONNX file or a table of answers and a split in; scores.npz, metrics.json and a report out."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from mien.classifier import Classifier
 from mien.errors import MienError, UsageError
 from mien.lab import datasets
 from mien.lab.datasets import FaceDataset
-from mien.lab.evaluation import leaks, report
+from mien.lab.evaluation import answers, leaks, report
 from mien.lab.evaluation import metrics as measured
 from mien.lab.evaluation.eval_needed import check_installed
 from mien.lab.evaluation.evaluate import Model, evaluate, head_for
@@ -23,6 +23,7 @@ from mien.lab.evaluation.figures import learning_curves, read_curves, to_bytes
 from mien.lab.evaluation.groups import IDENTITIES, group_tables, rows_of
 from mien.lab.evaluation.intervals import intervals
 from mien.lab.evaluation.scores import Scores
+from mien.lab.evaluation.statistics import shared
 from mien.lab.evaluation.text import text_table
 from mien.lab.protocol import command_line, commit
 
@@ -65,36 +66,44 @@ def judge(
     """Evaluate, write scores.npz and metrics.json into `out` (and the report to `page`), and return what metrics.json
     holds: the summary, its intervals, leaks, mismatches, the model's costs and the protocol.
 
-    views: None for those of the run's recipe, of a file the single one. training: where to look for leaks. faces: show some in
-    the report. Raises DataError when the data are not what the model was made for, unless `accept_mismatch`.
+    model: a run folder, an ONNX file, or another tool's answers as `answers.read` takes them, which have no costs, and neither
+    views nor heads to choose. views: None for those of the run's recipe, of a file the single one. training: where to look for
+    leaks. faces: show some in the report. Raises DataError when the data are not what the model was made for, unless
+    `accept_mismatch`.
     """
     check_installed(figures=page is not None)
-    opened = open_model(model)
-    card = opened.model.card
-    mismatches = leaks.check_preprocessing(
-        card, data, head=head_for(card, data.name, head), accepted=accept_mismatch
-    )  # before the work
-    scores = evaluate(
-        opened.model,
-        data,
-        views=views or opened.views,
-        average=average,
-        head=head,
-        protocol=dict(opened.facts),
-    )
+    opened, mismatches = None, []
+    if answers.is_table(model):
+        if views is not None or head is not None:
+            raise UsageError(
+                f"{model}: a table of answers has neither views nor heads to choose; leave out --views and --head"
+            )
+        scores = answers.read(model, data)
+    else:
+        opened = open_model(model)
+        card = opened.model.card
+        mismatches = leaks.check_preprocessing(
+            card, data, head=head_for(card, data.name, head), accepted=accept_mismatch
+        )  # before the work
+        scores = evaluate(
+            opened.model,
+            data,
+            views=views or opened.views,
+            average=average,
+            head=head,
+            protocol=dict(opened.facts),
+        )
     hashes = hashes_of(data)
     clusters, by = clusters_of(data, hashes)
     scores = with_clusters(scores, clusters)
     spans = intervals(scores, clusters=clusters)
-    with nullcontext() if opened.run is None else _one_torch_thread():
-        timed = ms_per_face(opened.model, data)
     found = {
         **measured.summary(scores),
         "intervals": {name: asdict(span) for name, span in spans.items()},
         "clusters": by,
         "leaks": leaks_of(scores, hashes, training),
         "mismatches": mismatches,
-        "model": {**opened.costs, "ms_per_face": timed},
+        "model": {} if opened is None else costs_of(opened, data),
         "protocol": dict(scores.protocol),
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -103,15 +112,22 @@ def judge(
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
         shown = [] if not faces else faces_of(opened, scores, data)
-        report.write_report(page, html(scores, data, found, clusters=clusters, run=opened.run, faces=shown))
+        run = None if opened is None else opened.run
+        report.write_report(page, html(scores, data, found, clusters=clusters, run=run, faces=shown))
     return found
 
 
-def faces_of(opened: Opened, scores: Scores, data: FaceDataset) -> list[report.Picture]:
+def costs_of(opened: Opened, data: FaceDataset) -> dict[str, float]:
+    """What is known of the model, and its time for a face on one thread."""
+    with nullcontext() if opened.run is None else _one_torch_thread():
+        return {**opened.costs, "ms_per_face": ms_per_face(opened.model, data)}
+
+
+def faces_of(opened: Opened | None, scores: Scores, data: FaceDataset) -> list[report.Picture]:
     """Grids of faces, and for a run (not for a file, which has no gradients) where its network looks."""
     from mien.lab.evaluation import gallery
 
-    looks = [] if opened.run is None else gallery.looks(opened.model, scores, data)  # type: ignore[arg-type]
+    looks = [] if opened is None or opened.run is None else gallery.looks(opened.model, scores, data)  # type: ignore[arg-type]
     return [*gallery.grids(scores, data), *looks]
 
 
@@ -127,7 +143,7 @@ def open_model(path: Path, *, checkpoint: str = "best.ckpt") -> Opened:
         return Opened(run, facts, costs, path, run.recipe.views)
     if path.suffix != ".onnx":
         raise UsageError(
-            f"{path}: expected a run folder written by `mien train`, or an .onnx file written by `mien export`"
+            f"{path}: expected a run folder written by `mien train`, an .onnx file written by `mien export`, or a .csv of answers"
         )
     model = Classifier(path, threads=1)
     facts |= {"selection_rule": "as stated by the model's publisher", "seed": model.card.seed}
@@ -146,7 +162,7 @@ def training_rows(model: Path, name: str, root: Path | None, **options: Any) -> 
             return training_split(name, root, **options)
         return _hashable(lambda: export.training_rows(model, root), "the run's training split")
     found = training_split(name, root, **options)
-    if found.data is None or not any(value is not None for value in divided.values()):
+    if found.data is None or answers.is_table(model) or not any(value is not None for value in divided.values()):
         return found
     told = " ".join(head.trained_on for head in Classifier(model).card.heads.values())
     if f"{name} " in told and found.data.fingerprint not in told:
@@ -182,13 +198,11 @@ def with_clusters(scores: Scores, clusters: Sequence[str] | None) -> Scores:
 
 def clusters_of(data: FaceDataset, hashes: Sequence[str] | None) -> tuple[Sequence[str] | None, str]:
     """What the bootstrap draws together, and its name: the first of IDENTITIES that the dataset knows, else exact copies where
-    the pictures were hashed, else nothing."""
-    for name in IDENTITIES:
-        if any(data.groups.get(name, ())):
-            return data.groups[name], name
-    if hashes is not None:
-        return leaks.duplicate_clusters(hashes), "exact copies"
-    return None, "none"
+    the pictures were hashed; nothing where no two rows are of one."""
+    known = [(data.groups[name], name) for name in IDENTITIES if any(data.groups.get(name, ()))]
+    if not known and hashes is not None:
+        known = [(leaks.duplicate_clusters(hashes), "exact copies")]
+    return known[0] if known and shared(known[0][0]) else (None, "none")
 
 
 def leaks_of(scores: Scores, hashes: Sequence[str] | None, training: Training) -> dict[str, Any]:
@@ -248,7 +262,8 @@ def html(
     """The report of a `judge` result. run: the run folder, for its facts and learning curves. faces: more figures."""
     tables = {f"By {table.attribute}": rows_of(table) for table in group_tables(scores, data.groups, clusters=clusters)}
     notes = [*(f"Accepted although {mismatch}." for mismatch in found["mismatches"]), found["leaks"]["sentence"]]
-    costs = {"Cost": (("quantity", "value"), [(name, f"{value:,}") for name, value in sorted(found["model"].items())])}
+    known = [(name, f"{value:,}") for name, value in sorted(found["model"].items())]
+    costs = {"Cost": (("quantity", "value"), known)} if known else {}
     facts = None if run is None else json.loads((run / "run.json").read_text(encoding="utf-8"))
     curves = (
         [] if run is None or not (run / "metrics.csv").is_file() else _curves(run / "metrics.csv")
@@ -275,7 +290,8 @@ def printed(found: Mapping[str, Any]) -> str:
     lines.append(f"views: {protocol['views']}; selected by: {protocol['selection_rule']}; seed {protocol['seed']}")
     spans = {name: (span["low"], span["high"]) for name, span in found["intervals"].items()}
     notes = [f"accepted although {mismatch}" for mismatch in found["mismatches"]]
-    notes.append(f"[low, high]: 95 % intervals; drawn together: {found['clusters']}")
+    notes.append(f"[low, high]: 95 % intervals, ECE's an upper bound; drawn together: {found['clusters']}")
     notes.append(found["leaks"]["sentence"])
-    notes.append(f"{found['model']['ms_per_face']:.2f} ms a face on one thread, one at a time")
+    if "ms_per_face" in found["model"]:
+        notes.append(f"{found['model']['ms_per_face']:.2f} ms a face on one thread, one at a time")
     return "\n".join([*lines, "", text_table(found, intervals=spans), "", *notes])

@@ -15,6 +15,7 @@ from mien.lab.evaluation.calibration import (
     BINS,
     calibration_error,
     coverage_at_risk,
+    error_if_calibrated,
     negative_log_likelihood,
     reliability,
     risk_coverage,
@@ -230,7 +231,9 @@ def checked(scores: Scores) -> Scores:
     if scores.probabilities.min() < 0:
         row = int(scores.probabilities.min(axis=1).argmin())
         found = scores.probabilities[row].min()
-        raise DataError(f"a probability of row {row} ({scores.ids[row]}) is {found}, expected 0 or more: export again")
+        raise DataError(
+            f"a probability of row {row} ({scores.ids[row]}) is {found}, expected 0 or more: are these logits?"
+        )
     if not np.isfinite(sums).all() or np.abs(sums - 1).max() > 1e-3:
         row = int(np.argmax(np.where(np.isfinite(sums), np.abs(sums - 1), np.inf)))
         raise DataError(f"probabilities of row {row} ({scores.ids[row]}) sum to {sums[row]}, expected 1: export again")
@@ -241,10 +244,10 @@ def summary(scores: Scores, *, pr_area: str = "average_precision") -> dict[str, 
     """Every metric of one Scores as JSON-ready data: fractions 0-1, None where undefined, lists in class order.
 
     Keys: n, classes, absent_classes, accuracy, balanced_accuracy, macro_f1, kappa, alpha, kappa_binary_mean,
-    alpha_binary_mean, auc, auc_pr, pr_area, ece, ece_bins, brier, nll, aurc, coverage_at_risk {"0.01": ...}, per_class
-    [{class, n, predicted, precision, recall, f1, auc, auc_pr}], confusion (C, C) counts, confusion_percent (C, C),
-    votes {kl, rows, agreement} or None. Raises DataError for rows that cannot be judged, UsageError without
-    scikit-learn or for an unknown `pr_area`.
+    alpha_binary_mean, auc, auc_pr, pr_area, ece, ece_if_calibrated (a calibrated model's on so many rows), ece_bins, brier, nll,
+    aurc, coverage_at_risk {"0.01": ...}, per_class [{class, n, predicted, precision, recall, f1, auc, auc_pr}], confusion
+    (C, C) counts, confusion_percent (C, C), votes {kl, rows, agreement} or None. Raises DataError for rows that cannot be
+    judged, UsageError without scikit-learn or for an unknown `pr_area`.
     """
     if pr_area not in PR_AREAS:
         raise UsageError(f"unknown area {pr_area!r} under the precision-recall curve: expected {', '.join(PR_AREAS)}")
@@ -299,6 +302,7 @@ def _probability_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[
     curve = risk_coverage(labels, probabilities)
     return {
         "ece": calibration_error(reliability(labels, probabilities)),
+        "ece_if_calibrated": error_if_calibrated(probabilities),
         "ece_bins": BINS,
         "brier": brier_score(labels, probabilities),
         "nll": negative_log_likelihood(labels, probabilities),

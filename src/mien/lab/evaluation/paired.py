@@ -44,7 +44,7 @@ class McNemar:
 @dataclass(frozen=True)
 class Difference:
     """second - first of one metric, with its interval and two-sided p value. detectable: the smallest true difference
-    that this design sees with 80 % power at the same level, were it the only one tested, in the metric's unit; None where it
+    that this design sees with about 80 % power at the same level, were it the only one tested, in the metric's unit; None where it
     sees none."""
 
     metric: str
@@ -58,9 +58,8 @@ def aligned(first: Scores, second: Scores) -> Scores:
     classes."""
     for scores in (first, second):
         checked(scores)
-    names = " and ".join(repr(str(scores.protocol["model_sha256"]))[:14] for scores in (first, second))
     if first.classes != second.classes:
-        raise DataError(f"{names} have other classes: {', '.join(first.classes)} against {', '.join(second.classes)}")
+        raise DataError(f"other classes: {', '.join(first.classes)} against {', '.join(second.classes)}")
     if not np.array_equal(first.ids, second.ids):
         second = _reordered(first, second)
     different = np.flatnonzero(first.labels != second.labels)

@@ -47,8 +47,8 @@ class Cell:
 @dataclass(frozen=True)
 class Verdict:
     """Does the printed difference between two rows of a column show here? All in the printed unit. p: Holm-adjusted
-    within the column. detectable: the smallest true difference that these runs would see with 80 % power, were it the only one
-    tested."""
+    within the column. detectable: the smallest true difference that these runs would see with about 80 % power, were it the only
+    one tested."""
 
     table: str
     column: str

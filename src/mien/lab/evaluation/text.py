@@ -11,7 +11,8 @@ PER_CENT: tuple[tuple[str, str], ...] = (
     ("alpha", "Krippendorff's alpha x 100 (nominal)"),
     ("auc", "AUC, one against the rest, macro"),
     ("auc_pr", "AUC-PR, macro"),
-    ("ece", "expected calibration error"),
+    ("ece", "expected calibration error (ECE)"),
+    ("ece_if_calibrated", "ECE that a calibrated model would show here"),
 )
 PLAIN: tuple[tuple[str, str], ...] = (
     ("brier", "Brier score (0 to 2)"),

@@ -32,7 +32,8 @@ DEVIATIONS = {
     "D8": "Virtual batches (loss.virtual) add the embeddings of the previous batches without gradient; the paper gives no "
     "procedure, and its code defines but does not use one.",
     "D9": "Augmentation ranges besides the rotation are unstated: crop of 80 to 100 % of the area, brightness and "
-    "contrast by 20 %. All test pictures are judged (the code drops the last incomplete batch).",
+    "contrast by 20 %. All test pictures are judged (the code drops the last incomplete batch). `mien reproduce` "
+    "reports FER-2013's public half by itself; --report-on test takes both halves, as the paper does.",
     "D10": "Table 11 counts a classifier of k classes: 24,545,839 at k = 7 only.",
     "D11": "No ImageNet weights for Xception are shipped: pass them by --pretrained PATH, else the start is random.",
     "D12": "The cpu preset is a quarter of the widths at 48 px grey, 20 epochs, a cosine schedule and mild augmentation.",

@@ -28,7 +28,8 @@ DEVIATIONS = {
     "D7": "Rotation is drawn from -10..10 degrees (Keras' rotation_range=10), although the text says 0 to 10.",
     "D8": "FER+ labels use the majority rule (3,153 test pictures) unless another label rule is set: no common rule makes "
     "all eight printed FER+ accuracies exact. The CK+ split that fits the printed fractions (147 test pictures, drawn by "
-    "picture) puts frames of one sequence on both sides; split by subject for an honest figure.",
+    "picture) puts frames of one sequence on both sides; split by subject for an honest figure. `mien reproduce` reports FER+'s "
+    "public half by itself; --report-on test takes the private one.",
     "D9": "The cpu preset takes a quarter of the widths and trains 12 epochs on a cosine schedule with a mirror flip and a "
     "narrower zoom, so that it runs on two cores.",
     "D10": "zoom_range=.3 is drawn as a magnification of 0.7 to 1.3; Keras draws its inverse so (0.77 to 1.43).",

@@ -27,7 +27,8 @@ DEVIATIONS = {
     "D4": "The network trains from a random start, as lr 0.1 suggests; pass --pretrained PATH for the other reading.",
     "D5": "The label-distribution generator is a ResNet-50 trained on the same training set (mien train ldg). The paper's "
     "starts from MS-Celeb-1M weights, which are not shipped: pass them by --pretrained PATH.",
-    "D6": "FER2013 in the text means FER+ with 8 classes, as its tables say; the label rule is majority.",
+    "D6": "FER2013 in the text means FER+ with 8 classes, as its tables say; the label rule is majority. `mien reproduce` reports "
+    "FER+'s public half by itself; --report-on test takes the private one.",
     "D7": 'The "cross-entropy" rows of Table 5 are read as A + B + C trained on hard labels; their larger parameter '
     "counts (12.4 M, 13.1 M) cannot follow from another loss.",
     "D8": "Momentum 0.9, weight decay 1e-4, lr times 0.1 every 30 of 100 epochs, and a random resized crop of 8 to 100 % "

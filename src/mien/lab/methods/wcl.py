@@ -31,7 +31,8 @@ DEVIATIONS = {
     "D5": "N_min is the smallest class of the training table (contempt, 3,250); the text names disgust (3,303).",
     "D6": "Frozen stages keep their BatchNorm in eval mode; only their weights are said to be frozen. From scratch "
     "nothing is frozen.",
-    "D7": "Epochs are unstated: 50, the best validation accuracy is kept. The random crop keeps 80 to 100 % of the area.",
+    "D7": "Epochs are unstated: 50, the best validation accuracy is kept. The random crop is torchvision's: "
+    "80 to 100 % of the area, sides as 3 to 4 at most.",
     "D8": "The centre baselines (models 2, 4, 7, ...) use lambda 0.5 and the batch mean. W-softmax is divided by the sum of the "
     "batch's weights, so beside it (models 4, 9, 14, 19) the centre term weighs less than in eqs. 1 and 2, on average by "
     "the mean weight K N_min / N of a row, 0.1 on AffectNet (--set loss.weight=5 makes up for it there).",
@@ -51,7 +52,7 @@ PAPER = Recipe(
     channels=3,
     mean=(0.485, 0.456, 0.406),  # ImageNet, section 4.2
     std=(0.229, 0.224, 0.225),
-    augment=Augment(flip=0.5, area=(0.8, 1.0)),  # D7
+    augment=Augment(flip=0.5, area=(0.8, 1.0), aspect=(3 / 4, 4 / 3)),  # D7
     optimiser="sgd",
     lr=1e-3,
     momentum=0.9,

@@ -14,7 +14,9 @@ from torch import Tensor
 from mien.lab.methods.method import Augment
 from mien.lab.training.randomness import normal, uniform
 
-_GEOMETRY, _LIGHT, _NOISE = 0, 1, 2  # streams of randomness
+_GEOMETRY, _LIGHT, _NOISE = 0, 1, 2  # streams of randomness; noise takes the next one, too
+_CROP = 4
+_TRIES = 10  # crops drawn before the whole picture is kept, as in torchvision's RandomResizedCrop
 _BLUR_SIGMA = (0.4, 1.6)  # px at the network's input
 _NOISE_STD = (0.01, 0.08)  # on the 0-1 scale
 
@@ -26,8 +28,9 @@ def augment(
 
     window: side of the random crop as a fraction of S; 1 takes the whole picture. ids: (N,) int64.
     """
-    u = uniform(seed, epoch, ids, draws=9, stream=_GEOMETRY)
-    matrix = _affine(u, options, side=pictures.shape[-1], size=size, window=window)
+    u = uniform(seed, epoch, ids, draws=9, stream=_GEOMETRY)  # the third and fourth are free
+    kept = np.ones((len(ids), 2)) if options.area is None else _kept(ids, options, seed, epoch)
+    matrix = _affine(u, kept, options, side=pictures.shape[-1], size=size, window=window)
     warped = warp_affine(
         pictures,
         torch.from_numpy(matrix).to(pictures.device),
@@ -49,17 +52,26 @@ def _between(u: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     return limits[0] + u * (limits[1] - limits[0])
 
 
-def _affine(u: np.ndarray, options: Augment, *, side: int, size: int, window: float) -> np.ndarray:
-    """(N, 2, 3) float32: source pixels -> output pixels. Zoom, shear, rotation and mirror about a point that moves."""
+def _kept(ids: np.ndarray, options: Augment, seed: int, epoch: int) -> np.ndarray:
+    """(N, 2) width and height of the random resized crops, as fractions of the window: of `_TRIES` draws of area and aspect the
+    first that fits, else all of it."""
+    assert options.area is not None
+    u = uniform(seed, epoch, ids, draws=2 * _TRIES, stream=_CROP).astype(np.float64)
+    side = np.sqrt(_between(u[:, :_TRIES], options.area))
+    ratio = np.exp(_between(u[:, _TRIES:], (math.log(options.aspect[0]), math.log(options.aspect[1]))) / 2)
+    sides = np.stack([side * ratio, side / ratio], axis=-1)
+    sides = np.concatenate([sides, np.ones((len(ids), 1, 2))], axis=1)
+    return sides[np.arange(len(ids)), (sides <= 1).all(axis=-1).argmax(axis=1)]
+
+
+def _affine(u: np.ndarray, kept: np.ndarray, options: Augment, *, side: int, size: int, window: float) -> np.ndarray:
+    """(N, 2, 3) float32: source pixels -> output pixels. Zoom, shear, rotation and mirror about a point that moves. kept: (N, 2)
+    width and height of what is taken of the window."""
     zoom_x = _between(u[:, 0], options.scale)
     zoom_y = _between(u[:, 1], options.scale) if options.independent_axes else zoom_x.copy()
-    slack_x = slack_y = (1 - window) / 2  # how far the middle of what is kept may lie from the picture's
-    if options.area is not None:
-        keep = np.sqrt(_between(u[:, 2], options.area))
-        ratio = np.exp(_between(u[:, 3], (math.log(options.aspect[0]), math.log(options.aspect[1]))) / 2)
-        width, height = np.minimum(keep * ratio, 1), np.minimum(keep / ratio, 1)
-        zoom_x, zoom_y = zoom_x / width, zoom_y / height
-        slack_x, slack_y = (1 - width * window) / 2, (1 - height * window) / 2
+    width, height = kept.T
+    zoom_x, zoom_y = zoom_x / width, zoom_y / height
+    slack_x, slack_y = (1 - width * window) / 2, (1 - height * window) / 2  # how far off the middle may lie
     centre_x = 0.5 + _spread(u[:, 4], slack_x + options.shift)
     centre_y = 0.5 + _spread(u[:, 5], slack_y + options.shift)
     angle = np.radians(_spread(u[:, 6], options.rotate))

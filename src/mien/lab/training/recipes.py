@@ -124,7 +124,8 @@ def completed(described: Any, options: Any) -> Any:
 
 def _named(table: Mapping[str, Any], name: str, what: str) -> Any:
     if name not in table:
-        raise UsageError(f"unknown {what} {name!r}: expected one of {', '.join(table)}")
+        own = ", or one of your own by `mien --import FILE.py ...`" if table in (NETWORKS, LOSSES) else ""
+        raise UsageError(f"unknown {what} {name!r}: expected one of {', '.join(table)}{own}")
     return table[name]
 
 

@@ -41,6 +41,7 @@ from mien.lab.training.recipes import Choice, completed, describe, resolve
 from mien.lab.training.teacher import load_teachers
 from mien.lab.training.times import KeepTimes
 
+TOLD = 4  # differences that the refusal of a resume names
 MEASURED = 2048  # training rows on which the norms of an exported file are measured
 _PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 _EXPECTED = (  # warnings of Lightning and torch that say nothing new
@@ -181,7 +182,10 @@ def _train(
     with warnings.catch_warnings():
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message=message)
-        trainer.fit(module, feed, loaders, ckpt_path=None if last is None else str(last), weights_only=True)
+        try:
+            trainer.fit(module, feed, loaders, ckpt_path=None if last is None else str(last), weights_only=True)
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
 
 
 def _pictures_for_norms(module: Training, data: FaceDataset, spec: InputSpec) -> Iterator[Tensor]:
@@ -317,14 +321,28 @@ def _resumable(folder: Path, run: dict[str, Any], recipe: Recipe, resume: bool) 
     before["recipe"] = completed(before.get("recipe"), recipe)
     differing = [key for key in run if _as_json(before.get(key)) != _as_json(run[key])]
     if differing:
+        told = _differences({key: before.get(key) for key in differing}, {key: run[key] for key in differing})
+        more = f", and {len(told) - TOLD} more" if len(told) > TOLD else ""
         raise UsageError(
-            f"{folder} holds another run: {', '.join(differing)} differ; choose another -o, or repeat its command"
+            f"{folder} holds another run: {', '.join(told[:TOLD])}{more}; choose another -o, or repeat its command"
         )
     if not last.is_file():
         return None
     best = folder / "best.ckpt"
     runs.read_checkpoint(last, advice=f"copy {best} over it to go on from the best epoch, or delete it to begin again")
     return last
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """What differs, as "recipe.lr was 0.1, now 0.2": by field where both have fields."""
+    if _as_json(before) == _as_json(now):
+        return []
+    if isinstance(before, dict) and isinstance(now, dict):
+        fields = {**before, **now}
+        return [
+            line for key in fields for line in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return [f"{name} was {_as_json(before)}, now {_as_json(now)}"]
 
 
 def _same_everywhere(run: dict[str, Any]) -> None:

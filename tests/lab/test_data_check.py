@@ -96,6 +96,57 @@ def test_an_absent_split_is_reported_without_failing(own: Path) -> None:
     assert "test: absent" in summary(report)
 
 
+@pytest.mark.parametrize("name", ["folder", "csv"])
+def test_a_class_that_train_has_no_row_of_fails(name: str, tmp_path: Path) -> None:
+    layouts.write(name, tmp_path / "own", rows=40)
+    root = tmp_path / "own" / ("faces.csv" if name == "csv" else "")
+    if name == "folder":
+        (root / "train/fear").rename(tmp_path / "fear")
+    else:
+        lines = root.read_text().splitlines()
+        root.write_text("\n".join(line for line in lines if ",fear,train" not in line))
+    status, output = run("check", name, "--root", root)
+    assert status == 1
+    for split in ("valid", "test"):
+        assert f"WRONG counts {split}: fear: " in output
+    assert "rows, none in train; add some to train, or drop the class" in output
+    assert output.splitlines()[-1] == "wrong: see above"
+
+
+def test_pictures_in_sub_folders_are_checked_too(own: Path) -> None:
+    for folder in own.glob("train/*"):
+        (folder / "s1").mkdir()
+        for file in folder.glob("*.png"):
+            file.rename(folder / "s1" / file.name)
+    status, output = run("check", "folder", "--root", own)
+    assert status == 0
+    assert "train: 40 rows" in output
+
+
+def test_what_the_loader_notes_stands_with_the_split(tmp_path: Path) -> None:
+    layouts.write("csv", tmp_path / "own", rows=40)
+    file = tmp_path / "own/faces.csv"
+    head, *lines = file.read_text().splitlines()
+    file.write_text("\n".join([f"{head},gender", *(f"{line},f" for line in lines)]))
+    status, output = run("check", "csv", "--root", file)
+    assert status == 0
+    assert output.count("; columns not used: 'gender'") == 3
+
+
+@pytest.mark.parametrize("name", ["folder", "fer2013"])
+def test_without_a_root_the_cause_is_all_that_is_said(name: str) -> None:
+    with pytest.raises(DataError, match=f"^{name} lies in files: pass --root the place where it lies$"):
+        check(name, None)
+
+
+def test_what_cannot_be_loaded_has_no_duplicates(tmp_path: Path) -> None:
+    (tmp_path / "faces.csv").write_text("path,emotion\na.png,happy\n")
+    status, output = run("check", "csv", "--root", tmp_path / "faces.csv")
+    assert status == 1
+    assert "columns path, emotion; expected path,label" in output
+    assert "sizes" not in output and "duplicates" not in output
+
+
 def test_nothing_there_is_an_error_that_names_the_place(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing of sfew was found"):
         check("sfew", tmp_path)
@@ -109,6 +160,8 @@ def test_exact_duplicates_and_their_conflicts(own: Path, tmp_path: Path) -> None
     status, output = run("check", "folder", "--root", own, "-o", tmp_path / "out")
     assert status == 0, "duplicates alone do not fail"
     assert "exact duplicates: 3 repeats in 3 groups, 1 with conflicting labels" in output
+    assert output.count("are right") == 1
+    assert "labels conflict in 1 groups of exact duplicates and 0 near or mirrored pairs: -o DIR lists them" in output
     assert "  1 valid rows are in train, too: 1 groups, 0 with conflicting labels" in output
     assert "  1 test rows are in train, too: 1 groups, 1 with conflicting labels" in output
     assert "  0 test rows are in valid, too: 0 groups" in output
@@ -125,9 +178,11 @@ def test_near_and_mirrored_duplicates(own: Path, tmp_path: Path) -> None:
         picture.resize((96, 96), Image.Resampling.BICUBIC).save(own / "test/sad/larger.jpg", quality=80)
         picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(own / "valid/happy/mirror.png")
         picture.point(lambda level: level * 0.8 + 20).save(own / "train/happy/brighter.png")
-    status, _ = run("check", "folder", "--root", own, "-o", tmp_path / "out")
+    status, output = run("check", "folder", "--root", own, "-o", tmp_path / "out")
     assert status == 0
     pairs = rows(tmp_path / "out/near_duplicates.csv")
+    conflicts = sum(row["conflict"] == "1" for row in pairs)
+    assert f"counts and files are right; labels conflict in 0 groups of exact duplicates and {conflicts} near" in output
     name = source.relative_to(own).as_posix()
     found = {
         (row["kind"], row["row_2"] if row["row_1"] == name else row["row_1"], row["across_splits"], row["conflict"])

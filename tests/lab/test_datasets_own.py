@@ -56,6 +56,38 @@ def test_a_missing_valid_is_taken_from_train(tmp_path: Path) -> None:
     assert not set(parts[0].ids) & set(parts[1].ids)
 
 
+def test_pictures_in_folders_of_an_expressions_folder_are_read(tmp_path: Path) -> None:
+    for name in (
+        "happy/s2/a.png",
+        "happy/s10/b/a.png",
+        "happy/a.png",
+        "sad/a.png",
+        "happy/.hidden/a.png",
+        "happy/s2/.a.png",
+    ):
+        save(tmp_path / "train" / name)
+    save(tmp_path / ".elsewhere/c.png")
+    (tmp_path / "train/happy/linked").symlink_to(tmp_path / ".elsewhere")
+    (tmp_path / "train/happy/s2/loop").symlink_to(tmp_path / "train/happy")
+    (tmp_path / "valid").symlink_to(tmp_path / "train")
+    data = datasets.load("folder", tmp_path, split="train")
+    assert data.ids == tuple(
+        f"train/{name}"
+        for name in ("happy/a.png", "happy/linked/c.png", "happy/s10/b/a.png", "happy/s2/a.png", "sad/a.png")
+    )
+    assert data.labels.tolist() == [0, 0, 0, 0, 1]
+    assert data[2].image.shape == (5, 6, 3)
+    assert len(datasets.load("folder", tmp_path, split="valid")) == 5
+
+
+def test_owners_layouts_are_not_searched_deeper(tmp_path: Path) -> None:
+    for word in ("Angry", "Happy"):
+        save(tmp_path / "Train" / word / "film_1.png")
+        save(tmp_path / "Train" / word / "more/film_2.png")
+    data = datasets.load("sfew", tmp_path, split="train", allow_partial=True)
+    assert data.ids == ("Train/Angry/film_1.png", "Train/Happy/film_1.png")
+
+
 def test_unknown_folders_are_all_listed(tmp_path: Path) -> None:
     for word in ("happy", "bored", "1"):
         save(tmp_path / word / "a.png")
@@ -95,10 +127,63 @@ def test_table_with_windows_line_ends_and_byte_order_mark(tmp_path: Path) -> Non
 
 
 def test_table_votes_are_normalised_and_in_class_order(tmp_path: Path) -> None:
-    text = "path,label,split,p_sad,p_happy,p_fear\na.png,happy,train,1,3,0\nb.png,sad,train,0,0,0\n"
+    text = "path,label,split,p_sad,p_happy,p_fear\na.png,happy,train,1,3,0\nb.png,sad,train,2,0,0\n"
     data = datasets.load("csv", table(tmp_path, text), split="train")
     assert data.classes == ("happy", "sad", "fear")
-    np.testing.assert_allclose(data.votes, [[0.75, 0.25, 0], [0, 0, 0]])
+    np.testing.assert_allclose(data.votes, [[0.75, 0.25, 0], [0, 1, 0]])
+    assert data.note == ""
+
+
+def test_a_label_that_its_votes_contradict_is_noted(tmp_path: Path) -> None:
+    text = "path,label,split,p_sad,p_happy\na.png,happy,train,3,1\nb.png,sad,train,1,1\nc.png,sad,valid,0,1\n"
+    data = datasets.load("csv", table(tmp_path, text), split="train")
+    assert data.labels.tolist() == [0, 1]
+    assert data.note == "the label is not the likeliest p_ class in 1 of 2 rows"
+
+
+def test_table_tells_the_person_and_attributes_and_names_what_it_does_not_use(tmp_path: Path) -> None:
+    head = "path,label,split,Subject,group_Gender,age,"
+    rows = ("a.png,happy,train,s1,f,30,", "b.png,sad,test,s2,m,40,", "c.png,sad,train,,,50,")
+    data = datasets.load("csv", table(tmp_path, "\n".join([head, *rows])), split="train")
+    assert data.groups == {"subject": ("s1", ""), "gender": ("f", "")}
+    assert data[0].groups == {"subject": "s1", "gender": "f"}
+    assert data.note == "columns not used: 'age', '' (an attribute is called group_<name>)"
+
+
+def test_a_persons_faces_in_a_table_stay_together(tmp_path: Path) -> None:
+    """Where the table is divided, where a tenth is held out, and where accuracy gets its interval and groups."""
+    from mien.lab.evaluation.judge import clusters_of
+    from mien.lab.training.parts import holdout_ids
+
+    lines = ["path,label,subject"]
+    for number in range(200):
+        save(tmp_path / f"{number}.png", number)
+        lines.append(f"{number}.png,{('happy', 'sad')[number % 2]},{'' if number < 20 else f's{number // 4}'}")
+    file = tmp_path / "faces.csv"
+    file.write_text("\n".join(lines))
+    parts = {split: datasets.load("csv", file, split=split) for split in datasets.SPLITS}
+    people = [set(filter(None, part.groups["subject"])) for part in parts.values()]
+    assert sum(map(len, people)) == len(set.union(*people)) == 45
+    assert [len(part) for part in parts.values()] == [156, 22, 22]
+    assert parts["train"].note == "divided (0.8, 0.1, 0.1) by subject"
+    train = parts["train"]
+    held = set(holdout_ids(train))
+    sides = {(name, row in held) for row, name in zip(train.ids, train.groups["subject"], strict=True) if name}
+    assert 0 < len(held) < len(train)
+    assert len(sides) == len({name for name, _ in sides})
+    assert clusters_of(train, None) == (train.groups["subject"], "subject")
+
+
+@pytest.mark.parametrize(("people", "found"), [(1, (6, 0, 0)), (2, (3, 3, 0)), (3, (2, 2, 2))])
+def test_few_people_go_to_train_first(people: int, found: tuple[int, ...], tmp_path: Path) -> None:
+    rows = [f"a.png,happy,s{number % people}" for number in range(6)]
+    file = table(tmp_path, "\n".join(["path,label,subject", *rows]))
+    for split, count in zip(datasets.SPLITS, found, strict=True):
+        if count:
+            assert len(datasets.load("csv", file, split=split)) == count
+        else:
+            with pytest.raises(DataError, match="no labelled face"):
+                datasets.load("csv", file, split=split)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +196,13 @@ def test_table_votes_are_normalised_and_in_class_order(tmp_path: Path) -> None:
         ("path,label,p_joy,p_pain\na.png,happy,1,0\n", "unknown column 'pain'"),
         ("path,label,p_happy\na.png,happy,many\n", "holds something that is no number"),
         ("path,label,p_happy\na.png,happy,1\nb.png,happy,-1\n", "lines 3: p_ values .-1.0., expected finite numbers"),
+        ("path,label,p_happy\na.png,happy,nan\n", "lines 2: p_ values .nan., expected finite numbers"),
+        (
+            "path,label,p_happy\na.png,happy,1\nb.png,happy,0\n",
+            "lines 3: p_ values sum to 0, expected a vote in every row",
+        ),
+        ("path,label,p_sad\na.png,fear,1\nb.png,anger,0\n", "a p_ column for every label: add p_fear, p_anger"),
+        ("path,label,subject,group_subject\na.png,happy,s,s\n", "subject and group_subject mean the same"),
         ("path,label\na.png,happy\nb.png,happy,train\n", "rows 3 do not have the header's 2 cells"),
         ("path,label,split\na.png,happy,train\nz.png,happy,train\n", "1 pictures are not in .*z.png"),
         ("path,label,split\na.png,happy,test\n", "no labelled face"),

@@ -66,9 +66,11 @@ def splits(name: str, protocol: str | None = None) -> tuple[str, ...]:
 
 
 def refuse_what_is_not_there(name: str, root: Path | None) -> None:
-    """Raise DataError for a name that is no dataset and for a root that does not exist."""
+    """Raise DataError for a name that is no dataset and for a root that is missing or does not exist."""
     if name not in NAMES:
         raise DataError(f"unknown dataset {name!r}: expected one of {', '.join(NAMES)}")
+    if root is None and name != "synthetic":
+        raise DataError(f"{name} lies in files: pass --root the place where it lies")
     if root is not None and not root.exists():
         raise DataError(f"{root}: no such file or folder; pass --root the place where {name} lies")
 
@@ -105,10 +107,8 @@ def load(
     if root is not None and shards.is_packed(root):
         return shards.load(root, split=split, name=name, label_rule=label_rule, protocol=protocol, fold=fold)
     _refuse(name, label_rule=label_rule, protocol=protocol, fold=fold)
-    if name == "synthetic":
+    if root is None or name == "synthetic":  # the only one that needs no root
         return synthetic.load(split=split)
-    if root is None:
-        raise DataError(f"{name} lies in files: pass --root the place where it lies")
     try:
         return _official(name, root, _Asked(split, label_rule, protocol, fold, allow_partial))
     except _DAMAGE as error:

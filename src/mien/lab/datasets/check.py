@@ -1,7 +1,8 @@
 """`mien data check`: what is in a dataset's folder, compared with what its owner shipped, before anybody believes it.
 
-Wrong counts of a split that is there, pictures that cannot be read and labels that cannot be understood make the check
-fail. A split that is absent, and duplicates, are reported without failing: some owners ship both.
+Wrong counts of a split that is there, a class that train has no row of, pictures that cannot be read and labels that
+cannot be understood make the check fail. A split that is absent, and duplicates, are reported without failing: some
+owners ship both.
 """
 
 from collections import Counter
@@ -112,6 +113,7 @@ def check(name: str, root: Path | None, *, progress: Callable[[int, int], None] 
     for view in views:
         if view.split in splits:
             scan.problems.extend(_count_problems(splits[view.split], view.official))
+    scan.problems.extend(_unlearnable(splits))
     _read_all(splits, scan, progress)
     found = duplicates.find(scan.signatures)
     problems, rows = tuple(scan.problems), tuple(scan.rows)
@@ -166,6 +168,24 @@ def _count_problems(data: FaceDataset, official: Official | None) -> list[Proble
         Problem("counts", data.split, "", f"{name}: {found:,} rows, officially {count:,}{note}")
         for name, found, count in wrong
     ]
+
+
+def _unlearnable(splits: Mapping[str, FaceDataset]) -> list[Problem]:
+    """The classes that a split has rows of and train has none of."""
+    if "train" not in splits:
+        return []
+    learnt = {name for name, count in _counted(splits["train"])}
+    return [
+        Problem("counts", split, "", f"{name}: {count:,} rows, none in train; add some to train, or drop the class")
+        for split, data in splits.items()
+        for name, count in _counted(data)
+        if name not in learnt
+    ]
+
+
+def _counted(data: FaceDataset) -> list[tuple[str, int]]:
+    """(class, rows) of the classes that have rows."""
+    return [(name, count) for name, count in zip(data.classes, data.class_counts, strict=True) if count]
 
 
 def _read_all(splits: Mapping[str, FaceDataset], scan: _Scan, progress: Callable[[int, int], None] | None) -> None:

@@ -12,15 +12,31 @@ def summary(report: Report) -> str:
     lines = [f"{report.name} in {report.root}" if report.root else report.name]
     for view in report.views:
         lines.append(_split_line(report, view))
-    sizes = sorted(report.sizes.items(), key=lambda item: -item[1])
-    told = ", ".join(f"{width}x{height} ({count:,})" for (width, height), count in sizes[:3])
-    lines.append(f"sizes: {told}" + (f" and {len(sizes) - 3:,} more" if len(sizes) > 3 else ""))
-    lines += _duplicate_lines(report)
+    if report.rows:
+        lines += [_sizes_line(report), *_duplicate_lines(report)]
     lines += [f"WRONG {p.kind} {p.split} {p.row}: {p.message}".replace(" :", ":") for p in report.problems[:20]]
     if len(report.problems) > 20:
         lines.append(f"... and {len(report.problems) - 20:,} more problems: -o DIR lists them all in problems.csv")
-    lines.append("wrong: see above" if report.fails else "counts, files and labels are right")
-    return "\n".join(lines)
+    return "\n".join([*lines, _verdict(report)])
+
+
+def _verdict(report: Report) -> str:
+    if report.fails:
+        return "wrong: see above"
+    exact = sum(map(report.conflicting, report.duplicates.exact))
+    near = sum(report.conflicting((pair.first, pair.second)) for pair in report.duplicates.near)
+    if exact or near:
+        return (
+            f"counts and files are right; labels conflict in {exact:,} groups of exact duplicates and {near:,} near or "
+            "mirrored pairs: -o DIR lists them"
+        )
+    return "counts, files and labels are right"
+
+
+def _sizes_line(report: Report) -> str:
+    sizes = sorted(report.sizes.items(), key=lambda item: -item[1])
+    told = ", ".join(f"{width}x{height} ({count:,})" for (width, height), count in sizes[:3])
+    return f"sizes: {told}" + (f" and {len(sizes) - 3:,} more" if len(sizes) > 3 else "")
 
 
 def _split_line(report: Report, view: View) -> str:
@@ -31,7 +47,8 @@ def _split_line(report: Report, view: View) -> str:
     data = report.splits[view.split]
     counts = ", ".join(f"{name} {count:,}" for name, count in zip(data.classes, data.class_counts, strict=True))
     official = "" if view.official is None or view.official.rows is None else f" of {view.official.rows:,}"
-    return f"{view.split}: {len(data):,}{official} rows ({counts}), fingerprint {data.fingerprint}"
+    note = f"; {data.note}" if data.note else ""
+    return f"{view.split}: {len(data):,}{official} rows ({counts}), fingerprint {data.fingerprint}{note}"
 
 
 def _duplicate_lines(report: Report) -> list[str]:

@@ -1,8 +1,11 @@
-"""Bring your own faces, as a table: path,label[,split][,p_<expression>...], one row per face.
+"""Bring your own faces, as a table: path,label[,split][,subject][,group_<name>...][,p_<expression>...], a row per face.
 
 Paths are relative to the file's folder. Labels are names from the vocabulary; numbers are refused, since every owner
-numbers differently. The p_ columns are a label distribution or vote counts, one column per class; they are normalised
-to sum 1. Without a split column rows are divided 80 / 10 / 10 within each class, with a fixed seed.
+numbers differently. subject is the person; a group_ column (group_gender, say) is an attribute to judge by, or under
+the names group_film, group_sequence and group_picture what faces were taken from together. An empty cell is unknown.
+The p_ columns are a label distribution or vote counts, one column for each class that is a label; they are normalised
+to sum 1. The note names the columns that are none of these. Without a split column rows are divided 80 / 10 / 10: by
+subject where that is known, else within each class with a fixed seed.
 """
 
 import csv
@@ -18,58 +21,59 @@ from mien.lab.datasets.dataset import SPLITS, FaceDataset
 from mien.lab.datasets.face_files import FaceFiles, Listing, dataset, read_text, some
 from mien.lab.datasets.folder import SEED, SHARES, SPLIT_NAMES
 from mien.lab.datasets.official import checked
-from mien.lab.datasets.splitting import stratified
+from mien.lab.datasets.splitting import by_subject, stratified
+
+TENTHS = 10  # of the subjects: SHARES by subject
+COLUMNS = "path,label[,split][,subject][,group_<name>...][,p_<expression>...]"
 
 
 @dataclass(frozen=True)
 class _Table:
-    """The file's columns: names and labels (canonical words) of N rows, splits (N) or None, votes (N, K) or None over
-    `voted`."""
+    """The file's columns: names and labels (canonical words) of N rows, splits (N) or None, groups of N values, votes (N,
+    K) or None over `voted`, and the headers of those that mean nothing here."""
 
     names: list[str]
     labels: list[str]
     splits: list[str] | None
+    groups: dict[str, tuple[str, ...]]
     voted: tuple[str, ...]
     votes: np.ndarray | None
+    unused: list[str]
 
 
 def load(root: Path, *, split: str) -> FaceDataset:
     """One split of the table at `root` (the CSV file itself).
 
-    Raises DataError for a missing column, unknown labels or splits (all of them listed), a number that is none, or
-    pictures that are not there.
+    Raises DataError for a missing column, unknown labels or splits (all of them listed), a number that is none, a row
+    without votes, or pictures that are not there.
     """
     if split not in SPLITS:
         raise DataError(f"csv has no split {split!r}: expected one of {', '.join(SPLITS)}")
     table = _read(root)
     classes = tuple(name for name in EXPRESSIONS if name in table.labels or name in table.voted)
     labels = np.array([classes.index(word) for word in table.labels], np.int64)
-    rows = _rows(table, labels, split)
+    rows, divided = _rows(table, labels, split)
+    votes = None if table.votes is None else _votes(table.voted, table.votes, classes)[rows]
+    notes = (divided, _unused(table.unused), "" if votes is None else _disagreement(votes, labels[rows]))
     data = dataset(
-        Listing(FaceFiles(str(root.parent), tuple(table.names[i] for i in rows)), labels[rows]),
+        Listing(FaceFiles(str(root.parent), tuple(table.names)), labels, table.groups).rows(rows),
         name="csv",
         split=split,
         label_rule="label column",
         classes=classes,
         allow_partial=False,
-        note="" if table.splits is not None else f"divided {SHARES} within each class with seed {SEED}",
+        note="; ".join(filter(None, notes)),
     )
-    if table.votes is not None:
-        data = replace(data, votes=_votes(table.voted, table.votes, classes)[rows])
-    return checked(data, None, where=root, allow_partial=False)
+    return checked(replace(data, votes=votes), None, where=root, allow_partial=False)
 
 
 def _read(file: Path) -> _Table:
     if not file.is_file():
-        raise DataError(
-            f"{file}: no such file; --data csv wants --root FILE, a table with columns path,label[,split][,p_...]"
-        )
+        raise DataError(f"{file}: no such file; --data csv wants --root FILE, a table with columns {COLUMNS}")
     reader = csv.reader(io.StringIO(read_text(file), newline=""))
     header = [name.strip().lower() for name in next(reader, [])]
     if "path" not in header or "label" not in header:
-        raise DataError(
-            f"{file}: columns {', '.join(header) or 'none'}; expected path,label[,split][,p_<expression>...]"
-        )
+        raise DataError(f"{file}: columns {', '.join(header) or 'none'}; expected {COLUMNS}")
     rows = [[cell.strip() for cell in row] for row in reader if any(row)]
     ragged = [number for number, row in enumerate(rows, start=2) if len(row) != len(header)]
     if ragged:
@@ -81,18 +85,39 @@ def _read(file: Path) -> _Table:
         raise DataError(f"{file}: more than one column is called {', '.join(twice)}; expected each once")
     columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
     names = [name.replace("\\", "/") for name in columns["path"]]
-    voted = [name for name in header if name.startswith("p_")]
-    resolved = _resolved(file, "column", [name.removeprefix("p_") for name in voted])
-    same = [name for name, expression in zip(voted, resolved, strict=True) if resolved.count(expression) > 1]
-    if same:
-        raise DataError(f"{file}: columns {', '.join(same)} are votes for one expression; expected one column for each")
+    labels = _resolved(file, "label", columns["label"])
+    voted = _voted(file, header, labels)
+    attributes = _attributes(file, header)
+    used = ("path", "label", "split", *voted, *attributes.values())
     return _Table(
         names,
-        _resolved(file, "label", columns["label"]),
+        labels,
         _splits(file, columns["split"]) if "split" in header else None,
-        tuple(resolved),
+        {attribute: tuple(columns[name]) for attribute, name in attributes.items()},
+        tuple(voted.values()),
         _numbers(file, [columns[name] for name in voted]) if voted else None,
+        [name for name in header if name not in used],
     )
+
+
+def _voted(file: Path, header: list[str], labels: list[str]) -> dict[str, str]:
+    """p_ column -> its expression. Raises DataError when two are of one expression, or a label has none."""
+    names = [name for name in header if name.startswith("p_")]
+    resolved = _resolved(file, "column", [name.removeprefix("p_") for name in names])
+    same = [name for name, expression in zip(names, resolved, strict=True) if resolved.count(expression) > 1]
+    if same:
+        raise DataError(f"{file}: columns {', '.join(same)} are votes for one expression; expected one column for each")
+    without = [f"p_{name}" for name in EXPRESSIONS if name in labels and name not in resolved]
+    if names and without:
+        raise DataError(f"{file}: labels without votes; expected a p_ column for every label: add {', '.join(without)}")
+    return dict(zip(names, resolved, strict=True))
+
+
+def _attributes(file: Path, header: list[str]) -> dict[str, str]:
+    """Attribute of a face -> the column that tells it."""
+    if "subject" in header and "group_subject" in header:
+        raise DataError(f"{file}: columns subject and group_subject mean the same; expected one of them")
+    return {name.removeprefix("group_"): name for name in header if name == "subject" or name.startswith("group_")}
 
 
 def _resolved(file: Path, what: str, words: list[str]) -> list[str]:
@@ -119,7 +144,7 @@ def _splits(file: Path, words: list[str]) -> list[str]:
 
 
 def _numbers(file: Path, columns: list[list[str]]) -> np.ndarray:
-    """(N, K) float64, not negative. Raises DataError naming the first line with something else."""
+    """(N, K) float64, not negative and not all 0 in a row. Raises DataError naming the lines with something else."""
     try:
         values = np.array(columns, np.float64).T
     except ValueError as error:
@@ -131,18 +156,41 @@ def _numbers(file: Path, columns: list[list[str]]) -> np.ndarray:
         raise DataError(
             f"{file}, lines {some(wrong + 2)}: p_ values {values[wrong[0]].tolist()}, expected finite numbers >= 0"
         )
+    empty = np.flatnonzero(values.sum(axis=1) == 0)
+    if len(empty):
+        raise DataError(
+            f"{file}, lines {some(empty + 2)}: p_ values sum to 0, expected a vote in every row; give the label's column 1 "
+            "where nobody voted"
+        )
     return values
 
 
 def _votes(voted: tuple[str, ...], numbers: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-    """(N, K) float32 over `classes`, rows summing to 1, or all zero where the file's row is."""
+    """(N, K) float32 over `classes`, rows summing to 1."""
     votes = np.zeros((len(numbers), len(classes)))
     votes[:, [classes.index(name) for name in voted]] = numbers
-    total = votes.sum(axis=1, keepdims=True)
-    return (votes / np.where(total == 0, 1, total)).astype(np.float32)
+    return (votes / votes.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _rows(table: _Table, labels: np.ndarray, split: str) -> np.ndarray:
-    if table.splits is None:
-        return stratified(labels, SHARES, seed=SEED)[SPLITS.index(split)]
-    return np.flatnonzero(np.array(table.splits, str) == split)
+def _disagreement(votes: np.ndarray, labels: np.ndarray) -> str:
+    """A note on the rows whose label is not the likeliest class, or one of these, of their votes."""
+    rows = int((votes[np.arange(len(votes)), labels] < votes.max(axis=1)).sum())
+    return f"the label is not the likeliest p_ class in {rows:,} of {len(votes):,} rows" if rows else ""
+
+
+def _unused(names: list[str]) -> str:
+    return f"columns not used: {some(map(repr, names), 12)} (an attribute is called group_<name>)" if names else ""
+
+
+def _rows(table: _Table, labels: np.ndarray, split: str) -> tuple[np.ndarray, str]:
+    """Rows of `split`, and a note on how they were chosen where the table does not say."""
+    if table.splits is not None:
+        return np.flatnonzero(np.array(table.splits, str) == split), ""
+    subjects = table.groups.get("subject", ())
+    if not any(subjects):
+        part = stratified(labels, SHARES, seed=SEED)[SPLITS.index(split)]
+        return part, f"divided {SHARES} within each class with seed {SEED}"
+    parts = by_subject([subject or name for subject, name in zip(subjects, table.names, strict=True)], TENTHS)
+    first, valid, test, *others = parts
+    chosen = {"train": np.sort(np.concatenate([first, *others])), "valid": valid, "test": test}[split]
+    return chosen, f"divided {SHARES} by subject"

@@ -61,6 +61,23 @@ def pictures_in(folder: Path) -> list[str]:
     return sorted(name for name in _names(folder) if Path(name).suffix.lower() in images.SUFFIXES)
 
 
+def pictures_under(folder: Path) -> list[str]:
+    """Sorted names, relative to `folder`, of the picture files in it and in all folders below it, hidden ones left out. Links
+    to folders are followed, but not one to a folder that holds the link. Raises DataError as `pictures_in`."""
+    return sorted(_under(folder, frozenset()))
+
+
+def _under(folder: Path, above: frozenset[Path]) -> Iterator[str]:
+    here = folder.resolve()
+    if here in above:
+        return
+    for name in _names(folder):
+        if Path(name).suffix.lower() in images.SUFFIXES:
+            yield name
+        elif (folder / name).is_dir():
+            yield from (f"{name}/{below}" for below in _under(folder / name, above | {here}))
+
+
 def folders_in(folder: Path) -> list[str]:
     """Sorted names of the folders directly in `folder`, hidden ones left out. Raises DataError when it cannot be
     listed."""

@@ -1,11 +1,12 @@
 """Bring your own faces, as folders: one directory per expression, with or without train/valid/test above them.
 
-Without train/valid/test the pictures are divided 80 / 10 / 10 within each class, with a fixed seed. With train and test
-but no valid, a tenth of train becomes valid. Directory names go through the vocabulary ("angry" and "Anger" are one
-class), so the alphabetical order of folders never decides a label.
+Sub-folders of an expression's directory (one per person, say) are read, too. Without train/valid/test the pictures are
+divided 80 / 10 / 10 within each class, with a fixed seed. With train and test but no valid, a tenth of train becomes
+valid. Directory names go through the vocabulary ("angry" and "Anger" are one class), so the alphabetical order of
+folders never decides a label.
 """
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from mien.errors import DataError, LabelError
 from mien.expressions import EXPRESSIONS, canonical
 from mien.lab.datasets.dataset import SPLITS, AbsentSplitError, FaceDataset
-from mien.lab.datasets.face_files import FaceFiles, Listing, dataset, folders_in, pictures_in, some
+from mien.lab.datasets.face_files import FaceFiles, Listing, dataset, folders_in, pictures_in, pictures_under, some
 from mien.lab.datasets.official import checked
 from mien.lab.datasets.splitting import stratified
 
@@ -50,7 +51,7 @@ def load(root: Path, *, split: str) -> FaceDataset:
         raise AbsentSplitError(
             f"{root}: folders {', '.join(given.values())} but none for {split}; add it, or drop the split folders"
         )
-    names, labels = _listed(root, given.get(source, ""), tree[source], classes)
+    names, labels = _listed(root, given.get(source, ""), tree[source], classes, pictures_under)
     rows, note = _divided(labels, split, source, tree.keys())
     files = FaceFiles(str(root), tuple(names[i] for i in rows))
     groups = {"folder": tuple(name.rpartition("/")[0] for name in files.names)}
@@ -88,23 +89,25 @@ def class_folders(folder: Path) -> dict[str, str]:
 
 
 def pictures_of_classes(root: Path, base: Path, classes: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names relative to `root` and labels (N,) int64 over `classes` of the pictures in `base`, one directory per
-    expression. Raises DataError for a directory whose expression is not among the classes."""
+    """Names relative to `root` and labels (N,) int64 over `classes` of the pictures in `base`, directly in one directory
+    per expression, as owners ship them. Raises DataError for a directory whose expression is not among the classes."""
     folders = class_folders(base)
     strange = [f"{directory!r}" for expression, directory in folders.items() if expression not in classes]
     if strange:
         raise DataError(f"{base}: directories {some(strange)}; expected {', '.join(classes)} or an alias of these")
-    names, labels = _listed(root, base.relative_to(root).as_posix(), folders, classes)
+    names, labels = _listed(root, base.relative_to(root).as_posix(), folders, classes, pictures_in)
     return tuple(names), labels
 
 
-def _listed(root: Path, above: str, folders: dict[str, str], classes: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
-    """Names relative to root, and labels, class after class."""
+def _listed(
+    root: Path, above: str, folders: dict[str, str], classes: tuple[str, ...], pictures: Callable[[Path], list[str]]
+) -> tuple[list[str], np.ndarray]:
+    """Names relative to root, and labels, class after class. pictures: the names that count in a directory."""
     names: list[str] = []
     labels: list[int] = []
     for expression, directory in folders.items():
         relative = f"{above}/{directory}" if above else directory
-        files = pictures_in(root / relative)
+        files = pictures(root / relative)
         names += [f"{relative}/{file}" for file in files]
         labels += [classes.index(expression)] * len(files)
     return names, np.array(labels, np.int64)

@@ -21,7 +21,13 @@ import numpy as np
 from mien.classifier import Classifier, bundled_model
 from mien.lab import datasets
 from mien.lab.evaluation import leaks, metrics
-from mien.lab.evaluation.calibration import apply_temperature, calibration_error, fit_temperature, reliability
+from mien.lab.evaluation.calibration import (
+    apply_temperature,
+    calibration_error,
+    error_if_calibrated,
+    fit_temperature,
+    reliability,
+)
 from mien.lab.evaluation.evaluate import VIEWS, evaluate
 from mien.lab.evaluation.intervals import intervals
 from mien.lab.evaluation.scores import Scores
@@ -79,6 +85,7 @@ def measured(model: Classifier, name: str, root: Path) -> dict[str, Any]:
         "views": views,
         "recall": {row["class"]: [row["recall"], row["n"]] for row in single["per_class"]},
         "ece_cross_fitted": cross_fitted(first),
+        "ece_if_calibrated": float(np.mean([error_if_calibrated(first.probabilities[half::2]) for half in (0, 1)])),
         "also_in_training": int(leaked.sum()),
         "accuracy_without_them": without.value if (without := leaks.leak_report(first, leaked).without) else None,
     }

@@ -370,6 +370,15 @@ def test_names_that_miens_tables_escape_are_found_again(tmp_path: Path) -> None:
     assert [images.listed(tmp_path, row.split(",")[0]).name for row in listed.splitlines()[1:]] == names
 
 
+def test_miens_table_as_a_list_names_each_of_two_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["=1.png", "'=1.png", "''=1.png", "'1.png"]
+    for name in names:
+        Path(name).write_bytes(PNG)
+    tables.write_csv([tables.failure(name, "") for name in names], Path("faces.csv"))
+    assert images.gather(["faces.csv"]) == list(map(Path, names))
+
+
 def test_gather_expands_folders_in_order(tmp_path: Path) -> None:
     for name in ("b.JPG", "a.png", "notes.txt"):
         (tmp_path / name).write_bytes(PNG)

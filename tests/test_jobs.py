@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -378,6 +378,17 @@ def test_the_settings_reach_the_worker(tree: Path, settings: worker.Settings) ->
     assert read(min_face=400.0)["status"] == "no face"
     assert read(abstain_below=1.0)["expression"] == "unsure"
     assert str(read(max_pixels=1000)["status"]).startswith("error: 128 x 150 px")
+
+
+def test_a_worker_whose_job_was_killed_ends_quietly(tree: Path, settings: worker.Settings) -> None:
+    command = [sys.executable, "-P", "-m", "mien.worker", json.dumps(asdict(settings))]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdout.close()
+        process.stdin.write(json.dumps(str(tree / "hopper.jpg")) + "\n")
+        process.stdin.close()
+        assert (process.stderr.read(), process.wait()) == ("", 0)
 
 
 def test_a_file_that_kills_its_reader_is_recorded(tmp_path: Path, settings: worker.Settings, monkeypatch) -> None:

@@ -172,9 +172,25 @@ def test_one_path_is_not_several(tiny_model: Path) -> None:
             mien.Reader(tiny_model).read_many(one)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("shape", [(40, 30), (40, 30, 3), (40, 30, 4)])
+def test_one_array_is_not_several(tiny_model: Path, shape: tuple[int, ...]) -> None:
+    reader, picture = mien.Reader(tiny_model), np.zeros(shape, np.uint8)
+    with pytest.raises(
+        UsageError, match=r"an array of shape \(40, 30.*\) is one picture: expected several.*; call read"
+    ):
+        reader.read_many(picture)
+    assert len(list(reader.read_many([picture]))) == 1
+
+
+def test_an_array_of_pictures_is_several(tiny_model: Path) -> None:
+    assert len(list(mien.Reader(tiny_model).read_many(np.zeros((2, 40, 30, 3), np.uint8)))) == 2
+
+
 def test_what_cannot_be_loaded(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="no such model file"):
         mien.Reader(tmp_path / "absent.onnx")
+    with pytest.raises(ModelError, match=r"^'': no such model file"):
+        mien.read(np.zeros((40, 30, 3), np.uint8), model="")
     with pytest.raises(UsageError, match="unknown detector"):
         mien.Reader(tiny_model, detector="dlib")
     with pytest.raises(ModelError, match="TPUExecutionProvider"):

@@ -105,6 +105,23 @@ def test_what_is_no_longer_asked_for_is_told_apart(
     assert "files that failed in an earlier run and are not among today's: 2" in capsys.readouterr().err
 
 
+def test_a_folder_that_opens_by_now_has_failed_no_more(
+    folder: Path, read: Callable[..., jobs.Summary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = folder / "z"
+    below.mkdir()
+    mend(below, "z")
+    with monkeypatch.context() as patched:
+        patched.setattr(images, "in_folder", lambda folder: [folder / "b.png", below])  # as while it cannot be opened
+        assert (read().read, read().failed) == (1, 1)
+    for name in ("a", f"c {ODD}", "d"):
+        mend(folder, name)
+    assert (read().failed, read().gone) == (1, 1)
+    found = read(retry_failed=True)
+    assert (found.read, found.no_face, found.failed, found.gone) == (1, 5, 0, 0)
+    assert [name for name, _ in statuses(found)] == list("bacdez")
+
+
 def test_rows_that_stay_keep_their_bytes(folder: Path, read: Callable[..., jobs.Summary]) -> None:
     before = Path(read().out).read_bytes().split(b"\r\n")
     after = Path(read(retry_failed=True).out).read_bytes().split(b"\r\n")

@@ -57,6 +57,17 @@ def test_csv_disarms_formulas_in_text_only(tmp_path: Path, start: str) -> None:
     assert row["p_contempt"] == ""
 
 
+def test_no_two_names_are_one_in_a_csv(tmp_path: Path) -> None:
+    names = ["=x.jpg", "'=x.jpg", "''=x.jpg", "'x.jpg", "x.jpg"]
+    tables.write_csv([tables.failure(name, "no such file") for name in names], tmp_path / "faces.csv")
+    with (tmp_path / "faces.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["source"] for row in csv.DictReader(file)] == [*("'" + name for name in names[:3]), *names[3:]]
+    assert tables.sources(tmp_path / "faces.csv") == set(names)
+    (tmp_path / "copy").mkdir()
+    tables.copy_without_failures("csv", tmp_path, tmp_path / "copy", ["=x.jpg"])
+    assert tables.sources(tmp_path / "copy" / "faces.csv") == set(names[1:])
+
+
 def test_csv_writes_names_that_are_not_unicode(tmp_path: Path) -> None:
     tables.write_csv([tables.failure("\udce9.jpg", "no such file")], tmp_path / "t.csv")
     assert r"\udce9.jpg" in (tmp_path / "t.csv").read_text("utf-8")

@@ -244,6 +244,26 @@ def test_sound_that_goes_on_after_the_pictures_is_no_damage(tmp_path: Path) -> N
             assert len(list(video.frames())) == 15 and video.problems == []
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "mp4", "ts", "flv"])
+def test_a_video_that_starts_late_is_no_damage(tmp_path: Path, suffix: str) -> None:
+    """As a part of a longer recording that keeps its times. What it promises is until when, not how long."""
+    times, codec = [10 + number / 25 for number in range(20)], "libvpx" if suffix == "webm" else "libx264"
+    path = films.write(tmp_path / f"v.{suffix}", numbered(20), times=times, rate=25, codec=codec)
+    with Video(path) as video:
+        assert video.duration_s == pytest.approx(10.8) and video.expected_frames == 20
+        assert len(list(video.frames())) == 20 and video.problems == []
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "flv"])
+def test_a_truncated_video_that_starts_late_is_damaged(tmp_path: Path, suffix: str) -> None:
+    times = [10 + number / 30 for number in range(150)]
+    path = films.write(tmp_path / f"v.{suffix}", numbered(150), times=times)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with Video(path) as video:
+        frames = list(video.frames())
+    assert any(f"it ends at {frames[-1].time_s:.2f} s of the 15.0" in problem for problem in video.problems)
+
+
 def test_a_last_frame_that_is_held_is_no_damage(tmp_path: Path) -> None:
     path = films.write_held(tmp_path / "held.mp4", films.write(tmp_path / "v.mp4", numbered(15), rate=25), seconds=2)
     with Video(path) as video:

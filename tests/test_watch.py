@@ -120,5 +120,10 @@ def test_cameras_have_a_name_on_each_platform() -> None:
 def test_an_absent_camera_says_what_to_check() -> None:
     with pytest.raises(VideoError, match=r"camera 77: .*plugged in"):
         watch.open_camera("77")
-    with pytest.raises(VideoError, match="no such file"):
-        watch.open_camera("absent.mp4")
+
+
+@pytest.mark.parametrize("camera", ["", "-1", "1.5", "http://x/y", "absent.mp4", "a\0b"])
+def test_what_is_no_camera_says_what_is_expected(camera: str) -> None:
+    said = f"camera {camera!r}: no such file; expected a camera's number, from 0 on, or a video file"
+    with pytest.raises(VideoError, match=re.escape(said)):
+        watch.open_camera(camera)

@@ -63,7 +63,7 @@ class Classifier:
     ) -> None:
         self.path = bundled_model() if model is None else Path(model)
         if not self.path.is_file():
-            raise ModelError(f"{self.path}: no such model file; pass an .onnx file written by `mien export`")
+            raise ModelError(f"{model or repr(model)}: no such model file; pass an .onnx file written by `mien export`")
         self._session = session(self.path, threads=threads, providers=providers)
         self._rows = ROWS if self._session.get_providers() == ["CPUExecutionProvider"] else BATCH
         text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)

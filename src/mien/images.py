@@ -39,6 +39,9 @@ LIST_TEXT: dict[str, Any] = {
     "errors": "surrogateescape",
     "newline": "",
 }  # how a list is opened
+# A spreadsheet takes a cell that starts so for a formula (OWASP, CSV injection), so `mien.tables` puts an apostrophe in front.
+# Apostrophes before it count, too: else two names would become one.
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 
@@ -118,6 +121,17 @@ def _open_folder(folder: str | Path) -> None:
         raise ImageError(f"{folder}: the folder cannot be opened ({error.strerror}), nor what is in it") from None
 
 
+def is_open_folder(path: str | Path) -> bool:
+    """Whether the path names a folder that is there and can be opened."""
+    if not is_folder(path):
+        return False
+    try:
+        _open_folder(path)
+    except ImageError:
+        return False
+    return True
+
+
 def is_video(path: str | Path) -> bool:
     """Whether the name is a video's."""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES and not is_folder(path)
@@ -190,12 +204,14 @@ def in_list(path: Path) -> list[Path]:
 
 
 def opened_list(path: Path) -> tuple[Path, list[str]]:
-    """Where a list's relative paths start, and the names in it. Raises UsageError as `in_list` does."""
+    """Where a list's relative paths start, and the names in it, those of mien's own tables `bare`. Raises UsageError as `in_list`
+    does."""
     try:
         with path.open(**LIST_TEXT) as file:
-            start = Path() if file.readline().startswith(_OWN_TABLE) else path.parent
+            own = file.readline().startswith(_OWN_TABLE)
             file.seek(0)
-            return start, names_in_list(file, path)
+            names = names_in_list(file, path)
+            return (Path(), [bare(name) for name in names]) if own else (path.parent, names)
     except OSError as error:
         raise UsageError(f"{path}: the list cannot be opened ({error.strerror}); check its path") from None
 
@@ -209,8 +225,12 @@ def listed(start: Path, name: str) -> Path:
 
 def _unescaped(name: str) -> str:
     """The name as it was before `mien.tables` made it harmless to spreadsheets and to UTF-8."""
-    bare = name[1:] if re.match(r"'[-=+@\t\r]", name) else name
-    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), bare)
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), bare(name))
+
+
+def bare(name: str) -> str:
+    """A cell of a table that mien wrote without the apostrophe that keeps spreadsheets from taking it for a formula."""
+    return name.removeprefix("'") if FORMULA.match(name) else name
 
 
 def names_in_list(file: IO[str], path: str | Path) -> list[str]:

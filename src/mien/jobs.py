@@ -243,7 +243,10 @@ def _opened(
         return record, parts.PartSink(out, format, mark=record.mark), parts.place(out, format)
     journal = Journal(Path(out), job)
     try:
-        failed = {str(path) for path in again if _failed(journal.done.get(str(path)))}
+        asked = {str(path) for path in again}
+        known = [source for source, outcome in journal.done.items() if asked and _failed(outcome)]
+        # A folder that opens by now has its pictures among those that are asked for.
+        failed = {source for source in known if source in asked or images.is_open_folder(source)}
         if failed:
             journal.forget(failed)
         return journal, tables.open_sink(format, Path(out), mark=journal.mark), tables.place(format, Path(out))

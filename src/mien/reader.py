@@ -160,10 +160,15 @@ class Reader:
 
     def read_many(self, pictures: Iterable[images.Source], *, color: str = "rgb") -> Iterator[Reading]:
         """One reading for each picture, in order, as they are asked for. Raises what `read` raises, at that picture, and can then
-        be asked for the next; UsageError for a path alone, whose letters would be taken for paths."""
+        be asked for the next; UsageError for a path alone, whose letters would be taken for paths, or for an array of one picture,
+        whose rows would be taken for pictures."""
         if isinstance(pictures, str | bytes | os.PathLike):
             raise UsageError(
                 f"{images.name_of(pictures)}: expected several pictures; call read for one, mien.read_folder for a folder"
+            )
+        if isinstance(pictures, np.ndarray) and pictures.ndim in (2, 3):
+            raise UsageError(
+                f"an array of shape {pictures.shape} is one picture: expected several, as a list or (N, H, W, 3); call read for one"
             )
         return map(partial(self.read, color=color), pictures)  # a generator would end where it raised
 

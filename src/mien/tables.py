@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mien import images
 from mien.errors import UsageError
 from mien.expressions import EXPRESSIONS
 from mien.reader import Face, Reading
@@ -47,9 +48,6 @@ _ERROR = "error:"  # what the status of a failure begins with
 CHECKED = 512  # bytes of a text table that `checksum` covers: the last row, or most of it
 
 _CSV: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
-
-# A spreadsheet takes a cell that starts so for a formula (OWASP, CSV injection).
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def rows(reading: Reading) -> list[Row]:
@@ -95,7 +93,8 @@ def to_json(table: Iterable[Row]) -> str:
 
 
 def write_csv(table: Iterable[Row], path: Path, *, columns: Sequence[str] = COLUMNS) -> None:
-    """Write the rows under `columns` as UTF-8; text that would pass for a formula gets a leading apostrophe."""
+    """Write the rows under `columns` as UTF-8; text that would pass for a formula, perhaps after apostrophes, gets
+    a leading apostrophe."""
     with path.open("w", **_CSV) as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
@@ -157,7 +156,7 @@ def sources(path: Path) -> set[str]:
             return set() if columns is None else set(columns["source"].to_pylist())
         with path.open(**_CSV) as file:
             if path.suffix == ".csv":
-                return {row["source"].removeprefix("'") for row in csv.DictReader(file)}
+                return {images.bare(row["source"]) for row in csv.DictReader(file)}
             return {json.loads(line)["source"] for line in file}
     except Exception:  # damaged or cut off: it is replaced all the same
         return set()
@@ -378,4 +377,4 @@ def _harmless_row(row: Row) -> dict[str, str | int | float | None]:
 
 
 def _harmless(value: str | int | float | None) -> str | int | float | None:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    return f"'{value}" if isinstance(value, str) and images.FORMULA.match(value) else value

@@ -81,13 +81,18 @@ class Video:
 
     @property
     def duration_s(self) -> float | None:
-        """What the header promises, s from the container's time 0; None where it says nothing."""
-        stream, start = self._stream, 0
+        """Until when the pictures last, as the header promises, s from the container's time 0; None where it says nothing."""
+        stream, total = self._stream, self._container.duration
         if stream.duration and stream.time_base:
-            start = stream.start_time or 0
-            return float((start + stream.duration) * stream.time_base)
-        total = self._container.duration
-        return None if total is None else (total + max(self._container.start_time or 0, 0)) / 1e6
+            return self._start_s + float(stream.duration * stream.time_base)
+        # FFmpeg's Matroska counts it from 0, and other containers from their start.
+        start = 0 if "matroska" in self._container.format.name else max(self._container.start_time or 0, 0)
+        return None if total is None else (start + total) / 1e6
+
+    @property
+    def _start_s(self) -> float:
+        """When the first picture is shown, as the header says, s."""
+        return float((self._stream.start_time or 0) * (self._stream.time_base or 0))
 
     @property
     def rate(self) -> Fraction:
@@ -97,8 +102,10 @@ class Video:
     @property
     def expected_frames(self) -> int | None:
         """The number of frames the header promises, None where it says nothing."""
-        seconds = self.duration_s
-        return self._stream.frames or (None if seconds is None else round(seconds * self.rate))
+        end_s = self.duration_s
+        if self._stream.frames or end_s is None:
+            return self._stream.frames or None
+        return max(0, round((end_s - self._start_s) * self.rate)) or None
 
     def frames(self, pace: Pace = ALL_FRAMES) -> Iterator[Frame]:
         """All frames that decode, or those that `pace` picks."""

@@ -1,6 +1,7 @@
 """A camera, or a video in its place, read live: the faces of the present moment as bars in the terminal."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +22,12 @@ REFRESH = 10  # times a second that the terminal is drawn; more is not seen
 
 
 def open_camera(camera: str) -> Video:
-    """The camera of that number, or the camera or file of that name. Raises VideoError saying what was tried."""
+    """The camera of that number, or the file of that name. Raises VideoError saying what was tried."""
     if not camera.isdecimal():
+        if not os.path.exists(camera):  # noqa: PTH110 as Path makes . of nothing
+            raise VideoError(
+                f"camera {camera!r}: no such file; expected a camera's number, from 0 on, or a video file: name one with --camera"
+            )
         return Video(camera)
     format, name = device(int(camera), sys.platform)
     try:

@@ -9,6 +9,7 @@ may be one of pictures from anywhere, off its import path: a csv.py there is not
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -138,4 +139,7 @@ def _read(reader: "Reader", source: str) -> "Reading":
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the job's to answer
     terminal.tame_pillow()
-    serve(Settings(**json.loads(sys.argv[1])), sys.stdin, sys.stdout)
+    try:
+        serve(Settings(**json.loads(sys.argv[1])), sys.stdin, sys.stdout)
+    except BrokenPipeError:  # the job was killed: nobody takes the answer, nor what Python still writes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

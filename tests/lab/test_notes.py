@@ -19,7 +19,7 @@ GREY = methods.load("mien-small").recipes["paper"]  # 48 px
 
 def dataset(name: str = "fer2013", *, shape: tuple[int, int] = (48, 48)) -> FaceDataset:
     return FaceDataset(
-        name=name, split="train", label_rule="majority", classes=BASIC, labels=np.zeros(2, np.int64), ids=("a", "b"),
+        name=name, split="train", label_rule="majority", classes=BASIC, labels=np.arange(7), ids=tuple("abcdefg"),
         read=lambda row: np.zeros((*shape, 3), np.uint8), fingerprint="0" * 16,
     )  # fmt: skip
 
@@ -35,6 +35,15 @@ def test_stretched_faces_are_named_and_square_ones_are_not() -> None:
     assert notes_of(dataset(), GREY, "valid", []) == []
     (told,) = notes_of(dataset("expw", shape=(96, 48)), GREY, "valid", [])
     assert told.startswith("expw: a picture of 48x96 px would be stretched to 48x48")
+
+
+def test_a_class_that_nobody_can_learn_is_named() -> None:
+    lacking = replace(dataset(), labels=np.array([0, 1, 2, 3, 4, 5, 5]))
+    assert notes_of(lacking, GREY, "valid", []) == [
+        "the training rows hold none of anger: the network cannot learn what is not there"
+    ]
+    voted = replace(lacking, votes=np.full((7, 7), 1 / 7, np.float32))
+    assert notes_of(voted, GREY, "valid", []) == []
 
 
 def test_a_last_side_that_is_not_the_size_is_named() -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from mien.classifier import Classifier
 from mien.lab.datasets import FaceDataset
 from mien.lab.evaluation.leaks import first_pictures, stretched
@@ -20,6 +22,12 @@ def notes_of(data: FaceDataset, recipe: Recipe, select_on: str, origins: Sequenc
         "them square"
         for reason in stretched(runs.spec_of(recipe), first_pictures(data))
     ]
+    voted = np.zeros(len(data.classes)) if data.votes is None else data.votes.sum(axis=0)
+    unlearnt = [name for name, rows in zip(data.classes, data.class_counts + voted, strict=True) if not rows]
+    if unlearnt:
+        found.append(
+            f"the training rows hold none of {', '.join(unlearnt)}: the network cannot learn what is not there"
+        )
     if recipe.sizes and (last := recipe.sizes[-1][1]) != recipe.size:
         found.append(f"the run ends on pictures of {last} px (sizes) and is judged on those of {recipe.size} px (size)")
     if select_on == "holdout":

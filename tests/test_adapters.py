@@ -44,6 +44,8 @@ def test_to_deepface() -> None:
     assert found["region"] == {"x": 0, "y": 4, "w": 50, "h": 57, "left_eye": (40, 21), "right_eye": (12, 21)}
     (wide,) = reading(face(box=(-5.0, -7.0, 130.0, 90.0))).to_deepface()
     assert [wide["region"][side] for side in "xywh"] == [0, 0, 100, 80]
+    (inside,) = reading(face(box=(10.0, 4.0, 50.0, 60.0), landmarks=((0.2, 0.0), *POINTS[1:]))).to_deepface()
+    assert [inside["region"][side] for side in "xywh"] == [10, 4, 40, 56] and inside["region"]["right_eye"] == (0, 0)
     (edge,) = reading(face(landmarks=((-0.6, 20.0), (99.6, 20.0), *POINTS[2:]))).to_deepface()
     assert edge["region"]["left_eye"] is None and edge["region"]["right_eye"] is None
     (without,) = reading(face(landmarks=None)).to_deepface()
@@ -68,6 +70,12 @@ def test_contempt_alone_leaves_nothing_to_prefer() -> None:
     only = dict.fromkeys(EXPRESSIONS, 0.0) | {"contempt": 1.0}
     (found,) = reading(face(probabilities=only, expression="contempt", confidence=1.0)).to_fer()
     assert set(found["emotions"].values()) == {0.14}
+
+
+def test_a_class_that_the_model_lacks_is_0() -> None:
+    probabilities = {"happy": 0.6, "sad": 0.4}
+    (found,) = reading(face(probabilities=probabilities)).to_fer()
+    assert found["emotions"] == {**dict.fromkeys(WORDS, 0.0), "happy": 0.6, "sad": 0.4}
 
 
 def test_no_face_is_an_empty_list() -> None:

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,34 @@ def test_failed_files_are_read_again_and_stand_once(
     mend(folder, "d")
     assert statuses(read(format, retry_failed=True))[-1] == ("d", "no face")
     assert {path.name for path in Path(found.out).parent.iterdir()} == {jobs.JOURNAL, f"faces.{format}"}
+
+
+def test_a_file_that_has_changed_is_told(
+    folder: Path,
+    read: Callable[..., jobs.Summary],
+    tmp_path: Path,
+    tiny_model: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One that failed is told as such, and one that is gone has not changed."""
+    assert read().changed == 0 and read().changed == 0
+    mend(folder, "b")
+    mend(folder, "d")
+    (folder / "e.png").unlink()
+    assert read().changed == 1 and statuses(read())[1] == ("b", "ok")
+    with pytest.raises(SystemExit):
+        cli.main(["read", str(folder), "-o", str(tmp_path / "out"), "--model", str(tiny_model)])
+    assert "files that have changed since they were read: 1; to read them anew" in capsys.readouterr().err
+
+
+def test_a_journal_of_before_files_had_stamps_goes_on(
+    folder: Path, read: Callable[..., jobs.Summary], tmp_path: Path
+) -> None:
+    read()
+    journal = tmp_path / "out" / jobs.JOURNAL
+    journal.write_text(re.sub(r', "stamp": "[\d ]+"', "", journal.read_text()))
+    mend(folder, "b")
+    assert read().changed == 0
 
 
 def test_what_is_no_longer_asked_for_is_told_apart(

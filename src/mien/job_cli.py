@@ -45,6 +45,10 @@ def read_folder(
             f"files that failed in an earlier run and were not tried again: {summary.failed_before}; to read them, "
             + ("choose another -o" if isinstance(summary.out, str) else "add --retry-failed")
         )
+    if summary.changed:
+        complain(
+            f"files that have changed since they were read: {summary.changed}; to read them anew, choose another -o"
+        )
     if summary.gone:
         complain(
             f"files that failed in an earlier run and are not among today's: {summary.gone}; the table still says why"

@@ -40,7 +40,8 @@ Result = TypeVar("Result")
 @dataclass(frozen=True)
 class Summary:
     """How a job ended, over all its runs. read, no_face, failed: files; faces: rows with a face; out: the table, a path
-    or a URL. Of those failed, in an earlier run: failed_before, asked for again and left alone; gone, no longer asked for."""
+    or a URL. Of those failed, in an earlier run: failed_before, asked for again and left alone; gone, no longer asked for. changed:
+    asked for again, and another file by now than the one whose rows the table has."""
 
     read: int
     no_face: int
@@ -49,15 +50,18 @@ class Summary:
     out: Path | str
     failed_before: int = field(default=0, compare=False)
     gone: int = field(default=0, compare=False)
+    changed: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One file of a job. status: "ok", "no face" or "error: reason", as in the table."""
+    """One file of a job. status: "ok", "no face" or "error: reason", as in the table. stamp: the file's size and time of change
+    just after it was read; None where there was none, as of a URL."""
 
     source: str
     status: str
     faces: int
+    stamp: str | None = None
 
 
 class Record(Protocol):
@@ -175,12 +179,15 @@ def run(
         asked = {str(path) for path in pictures}
         left = [str(path) for path in pictures if str(path) not in journal.done]
         failed = {source for source, outcome in journal.done.items() if _failed(outcome)}
+        changed = sum(_changed(journal.done[source]) for source in asked & journal.done.keys() - failed)
         found = (engine or processes)(left, settings, workers)
         _stream(found, journal, sink, total=len(journal.done) + len(left), progress=progress)
     finally:
         sink.close()
         journal.close()
-    return replace(_summary(journal, table), failed_before=len(failed & asked), gone=len(failed - asked))
+    return replace(
+        _summary(journal, table), failed_before=len(failed & asked), gone=len(failed - asked), changed=changed
+    )
 
 
 def refuse_a_jobs_folder(folder: Path) -> None:
@@ -335,7 +342,22 @@ def _job(settings: Settings, format: str) -> dict[str, Any]:
 
 def _outcome(source: str, table: Sequence[tables.Row]) -> Outcome:
     faces = sum(row["face"] is not None for row in table)
-    return Outcome(source, str(table[0]["status"]), faces)
+    return Outcome(source, str(table[0]["status"]), faces, _stamp(source))
+
+
+def _stamp(source: str) -> str | None:
+    if storage.is_url(source):
+        return None
+    try:
+        found = os.stat(source)  # noqa: PTH116 as of millions of files
+    except (OSError, ValueError):
+        return None
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _changed(outcome: Outcome) -> bool:
+    """Whether the file is another one by now; one that is gone, or that an earlier mien read, is taken as it was."""
+    return outcome.stamp is not None and _stamp(outcome.source) not in (None, outcome.stamp)
 
 
 def _summary(journal: Record, out: Path | str) -> Summary:

@@ -190,7 +190,7 @@ def test_another_run_is_never_overwritten(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="already holds a run; add --resume"):
         trained(run, data, "epochs=1")
     with pytest.raises(
-        UsageError, match=r"holds another run: choice.settings was .*, recipe.lr was 0.01, now 0.02; choose"
+        UsageError, match=r"holds another run: choice.settings differs, recipe.lr was 0.01, now 0.02; choose"
     ):
         trained(run, data, "epochs=1", "lr=0.02", resume=True)
     with pytest.raises(UsageError, match="holds another run: seed was 0, now 1; choose"):

@@ -42,6 +42,7 @@ from mien.lab.training.teacher import load_teachers
 from mien.lab.training.times import KeepTimes
 
 TOLD = 4  # differences that the refusal of a resume names
+LONGEST = 100  # characters of a difference that is told with both values
 MEASURED = 2048  # training rows on which the norms of an exported file are measured
 _PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 _EXPECTED = (  # warnings of Lightning and torch that say nothing new
@@ -334,7 +335,7 @@ def _resumable(folder: Path, run: dict[str, Any], recipe: Recipe, resume: bool) 
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """What differs, as "recipe.lr was 0.1, now 0.2": by field where both have fields."""
+    """What differs, as "recipe.lr was 0.1, now 0.2": by field where both have fields, and of long values only that they do."""
     if _as_json(before) == _as_json(now):
         return []
     if isinstance(before, dict) and isinstance(now, dict):
@@ -342,7 +343,8 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
         return [
             line for key in fields for line in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
         ]
-    return [f"{name} was {_as_json(before)}, now {_as_json(now)}"]
+    told = f"{name} was {_as_json(before)}, now {_as_json(now)}"
+    return [told if len(told) <= LONGEST else f"{name} differs"]
 
 
 def _same_everywhere(run: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ import rich.console
 from PIL import Image
 
 import mien
-from mien import cli, images, job_cli, jobs, storage, tables, worker
+from mien import cli, images, job_cli, jobs, storage, tables, terminal, worker
 from mien.errors import UsageError
 
 pytestmark = pytest.mark.slow  # servers, workers and their limits take seconds
@@ -653,7 +653,8 @@ def test_names_cannot_steer_the_terminal(tmp_path: Path, tiny_model: Path, capsy
     for paths in (tmp_path, missing):
         with pytest.raises(SystemExit):
             cli.main(["read", str(paths), "-o", str(out / paths.name), "--model", str(tiny_model)])
-    job_cli.interrupted(out)
+    with pytest.raises(SystemExit), terminal.stopped(f"the same command goes on in {out}"):
+        raise KeyboardInterrupt
     printed = capsys.readouterr()
     assert "\x1b" not in printed.out + printed.err
     assert printed.out.count("o\\x1b[31m") == 1 and printed.err.count("\\x1b[31m") >= 2

@@ -77,7 +77,7 @@ def _root(
         typer.Option(
             "--import",
             metavar="FILE.py|MODULE",
-            help="Run this first: it may add networks, losses or methods of your own.",
+            help="Run this first: it may add networks and losses of your own.",
         ),
     ] = None,
 ) -> None:
@@ -261,13 +261,10 @@ def _read_folder(
 
     if json:
         raise UsageError("--json prints a whole table at once: leave out -o, or write JSON lines with --format jsonl")
-    try:
+    with terminal.stopped(f"the same command goes on in {out}"):
         return job_cli.read_folder(
             pictures, _folder(out), settings=settings, format=format, workers=workers, retry_failed=again
         )
-    except KeyboardInterrupt:
-        job_cli.interrupted(out)
-        raise typer.Exit(130) from None  # as a shell reports Ctrl-C
 
 
 def _place(out: str | None, *, engine: str, address: str | None) -> Path | None:
@@ -341,7 +338,7 @@ def _read_on_ray(
         raise UsageError("--engine ray runs a job: name a folder or URL with -o, and leave out --json (--format jsonl)")
     place = out if storage.is_url(out) else _folder(Path(out))
     engine = partial(ray_engine.tables, address=address)
-    try:
+    with terminal.stopped(f"the same command goes on in {place}"):
         return job_cli.read_folder(
             storage.gather(paths),
             place,
@@ -351,9 +348,6 @@ def _read_on_ray(
             engine=engine,
             retry_failed=again,
         )
-    except KeyboardInterrupt:
-        job_cli.interrupted(place)
-        raise typer.Exit(130) from None
 
 
 def _read_videos(
@@ -369,11 +363,8 @@ def _read_videos(
         raise UsageError("--json prints a whole table at once: for a video write JSON lines with -o and --format jsonl")
     folder = _folder(out) if out else None
     videos = [Path(path) for path in paths]
-    try:
+    with terminal.stopped(f"the tables in {folder} hold what was read until then" if folder else ""):
         return job_cli.read_videos(videos, reader, out=folder, pace=pace, annotated=annotate, format=format)
-    except KeyboardInterrupt:
-        complain("stopped" + (f"; the tables in {folder} hold what was read until then" if folder else ""))
-        raise typer.Exit(130) from None
 
 
 def _read_all(

@@ -77,11 +77,6 @@ def progress_bar(unit: str = "files") -> Iterator[Callable[[int, int | None], No
         yield show
 
 
-def interrupted(out: Path | str) -> None:
-    """Say what the interruption of a folder job left behind."""
-    complain(f"stopped; the same command goes on in {out}")
-
-
 def read_videos(
     paths: Sequence[Path], reader: "Reader", *, out: Path | None, pace: Pace, annotated: bool, format: str
 ) -> bool:

@@ -17,11 +17,11 @@ def complain(text: str) -> None:
 
 @contextlib.contextmanager
 def stopped(advice: str) -> Iterator[None]:
-    """Turn Ctrl-C inside into a line that says how to go on, and the exit status that a shell gives it."""
+    """Turn Ctrl-C inside into a line that says what is left or how to go on, and the exit status that a shell gives it."""
     try:
         yield
     except KeyboardInterrupt:
-        complain(f"stopped; {advice}")
+        complain(f"stopped; {advice}" if advice else "stopped")
         sys.exit(130)
 
 

@@ -103,7 +103,7 @@ def test_what_is_amiss_is_named(data: FaceDataset, tmp_path: Path, change, said:
 
 def test_views_and_heads_are_of_a_model(data: FaceDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = written(tmp_path / "tool.csv", told(data))
-    for option in (("--views", "flip"), ("--head", "ferplus")):
+    for option in (("--views", "flip"), ("--head", "ferplus"), ("--average", "logits"), ("--accept-mismatch",)):
         with pytest.raises(SystemExit) as ended:
             cli.main(["evaluate", str(table), "--data", "synthetic", "-o", str(tmp_path / "out"), *option])
-        assert ended.value.code == 2 and "neither views nor heads" in capsys.readouterr().err
+        assert ended.value.code == 2 and "no views, heads or input to choose" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from mien.lab.datasets import FaceDataset
 from mien.lab.evaluation import answers, leaks, report
 from mien.lab.evaluation import metrics as measured
 from mien.lab.evaluation.eval_needed import check_installed
-from mien.lab.evaluation.evaluate import Model, evaluate, head_for
+from mien.lab.evaluation.evaluate import AVERAGES, Model, evaluate, head_for
 from mien.lab.evaluation.figures import learning_curves, read_curves, to_bytes
 from mien.lab.evaluation.groups import IDENTITIES, group_tables, rows_of
 from mien.lab.evaluation.intervals import intervals
@@ -66,17 +66,18 @@ def judge(
     """Evaluate, write scores.npz and metrics.json into `out` (and the report to `page`), and return what metrics.json
     holds: the summary, its intervals, leaks, mismatches, the model's costs and the protocol.
 
-    model: a run folder, an ONNX file, or another tool's answers as `answers.read` takes them, which have no costs, and neither
-    views nor heads to choose. views: None for those of the run's recipe, of a file the single one. training: where to look for
+    model: a run folder, an ONNX file, or another tool's answers as `answers.read` takes them, which have no costs, and no views,
+    heads or input to choose. views: None for those of the run's recipe, of a file the single one. training: where to look for
     leaks. faces: show some in the report. Raises DataError when the data are not what the model was made for, unless
     `accept_mismatch`.
     """
     check_installed(figures=page is not None)
     opened, mismatches = None, []
     if answers.is_table(model):
-        if views is not None or head is not None:
+        if views is not None or head is not None or average != AVERAGES[0] or accept_mismatch:
             raise UsageError(
-                f"{model}: a table of answers has neither views nor heads to choose; leave out --views and --head"
+                f"{model}: a table of answers has no views, heads or input to choose; leave out --views, --average, --head and "
+                "--accept-mismatch"
             )
         scores = answers.read(model, data)
     else:

@@ -29,8 +29,7 @@ def augment(
     window: side of the random crop as a fraction of S; 1 takes the whole picture. ids: (N,) int64.
     """
     u = uniform(seed, epoch, ids, draws=9, stream=_GEOMETRY)  # the third and fourth are free
-    kept = np.ones((len(ids), 2)) if options.area is None else _kept(ids, options, seed, epoch)
-    matrix = _affine(u, kept, options, side=pictures.shape[-1], size=size, window=window)
+    matrix = _affine(u, _kept(ids, options, seed, epoch), options, side=pictures.shape[-1], size=size, window=window)
     warped = warp_affine(
         pictures,
         torch.from_numpy(matrix).to(pictures.device),
@@ -55,7 +54,8 @@ def _between(u: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
 def _kept(ids: np.ndarray, options: Augment, seed: int, epoch: int) -> np.ndarray:
     """(N, 2) width and height of the random resized crops, as fractions of the window: of `_TRIES` draws of area and aspect the
     first that fits, else all of it."""
-    assert options.area is not None
+    if options.area is None:
+        return np.ones((len(ids), 2))
     u = uniform(seed, epoch, ids, draws=2 * _TRIES, stream=_CROP).astype(np.float64)
     side = np.sqrt(_between(u[:, :_TRIES], options.area))
     ratio = np.exp(_between(u[:, _TRIES:], (math.log(options.aspect[0]), math.log(options.aspect[1]))) / 2)

@@ -350,6 +350,7 @@ def test_whole_and_min_face(run, portrait: Path, tiny_model: Path) -> None:
         (["{picture}", "--detector", "whole", "--min-face", "80"], "--min-face is of a search, and --detector whole"),
         (["{picture}", "--min-face", "inf"], "min_face is inf: expected a number of px, at least 12"),
         (["{picture}", "--workers", "2"], "--workers is for the job of a folder or list"),
+        (["{folder}", "-o", "{folder}/out", "--threads", "2"], "--threads is not for the job of a folder or list"),
         (["{picture}", "--fps", "0"], "--fps is for videos: name one, or leave it out"),
         (["{picture}", "--detector", "yunet:absent.onnx"], "absent.onnx"),
         (["{picture}", "--nonsense"], "No such option"),

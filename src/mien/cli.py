@@ -295,6 +295,10 @@ def _refuse_unused(context: typer.Context, paths: list[str], *, out: str | None)
             out is not None and many,
             "is for the job of a folder or list: name that, and the job's folder with -o",
         ),
+        "threads": (
+            out is None or not many,
+            "is not for the job of a folder or list, whose workers have one thread each: say how many of those by --workers",
+        ),
         **dict.fromkeys(("every", "fps", "smoothing"), (any(map(images.is_video, paths)), "is for videos: name one")),
     }
     for name, (yes, what) in used.items():

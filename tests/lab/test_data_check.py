@@ -247,3 +247,15 @@ def test_the_real_fer2013_repeats_itself(name: str, told: str, shared: Callable[
     assert status == 0
     assert told in output
     assert "test: absent" in output
+
+
+def test_people_who_are_in_two_splits_are_told(tmp_path: Path) -> None:
+    lines = ["path,label,split,subject"]
+    for number, split in enumerate(("train", "train", "valid", "test", "test")):
+        Image.new("L", (9, 9), 40 * number).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,happy,{split},{('ann', 'bo', 'bo', 'cy', '')[number]}")
+    (tmp_path / "faces.csv").write_text("\n".join(lines))
+    told = summary(check("csv", tmp_path / "faces.csv"))
+    assert "subjects: 1 of 3 are in more than one split" in told
+    (tmp_path / "faces.csv").write_text("\n".join(lines).replace("valid,bo", "valid,di"))
+    assert "in more than one split" not in summary(check("csv", tmp_path / "faces.csv"))

@@ -236,3 +236,56 @@ def test_votes_for_one_expression_in_two_columns_are_refused(tmp_path: Path) -> 
         table.write_text(f"path,label,{columns}\na.png,anger,8,0\n")
         with pytest.raises(DataError, match=told):
             datasets.load("csv", table, split="train")
+
+
+def test_undivided_faces_have_ten_folds(tmp_path: Path) -> None:
+    """Of folders and of a table without subjects: every row tested once, every class in every fold as evenly as can be."""
+    lines = ["path,label"]
+    for word, count in (("happy", 34), ("sad", 21)):
+        for number in range(count):
+            save(tmp_path / "faces" / word / f"{number}.png")
+            lines.append(f"faces/{word}/{number}.png,{word}")
+    (tmp_path / "faces.csv").write_text("\n".join(lines))
+    for name, root in (("folder", tmp_path / "faces"), ("csv", tmp_path / "faces.csv")):
+        whole = datasets.load(name, root, split="all")
+        tested = [datasets.load(name, root, split="test", fold=fold) for fold in range(1, 11)]
+        assert sorted(row for part in tested for row in part.ids) == sorted(whole.ids)
+        assert len(whole) == 55
+        assert {part.class_counts[0] for part in tested} == {3, 4}
+        assert {part.class_counts[1] for part in tested} == {2, 3}
+        for fold, part in enumerate(tested, start=1):
+            assert part.note == f"fold {fold} of 10, dealt out within each class with seed 0"
+            train = datasets.load(name, root, split="train", fold=fold)
+            assert set(train.ids) == set(whole.ids) - set(part.ids)
+
+
+def test_folds_of_a_table_keep_a_persons_faces_together(tmp_path: Path) -> None:
+    for people, folds in ((3, 3), (25, 10)):
+        rows = [f"a.png,happy,s{row % people}" for row in range(60)]
+        file = table(tmp_path, "\n".join(["path,label,subject", *rows]))
+        tested = [datasets.load("csv", file, split="test", fold=fold) for fold in range(1, folds + 1)]
+        assert sum(map(len, tested)) == 60
+        people_of = [set(part.groups["subject"]) for part in tested]
+        assert sum(map(len, people_of)) == len(set.union(*people_of)) == people
+        assert tested[0].note.startswith("fold 1 of ") and tested[0].note.endswith(", by subject")
+
+
+@pytest.mark.parametrize(
+    ("text", "split", "fold", "told"),
+    [
+        ("path,label,split\na.png,happy,train\n", "test", 1, "fold 1 of rows that a split column divides"),
+        ("path,label\na.png,happy\n", "test", 11, "csv: fold 11, expected 1 to 10"),
+        ("path,label\na.png,happy\n", "valid", 1, "no split 'valid' under cross-validation"),
+        ("path,label,subject\na.png,happy,ann\n", "train", 1, "one subject, ann: folds by subject need two or more"),
+    ],
+)
+def test_folds_that_a_table_has_not_are_refused(text: str, split: str, fold: int, told: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=told):
+        datasets.load("csv", table(tmp_path, text), split=split, fold=fold)
+
+
+def test_divided_folders_have_no_folds(tmp_path: Path) -> None:
+    save(tmp_path / "train/happy/a.png")
+    for options in ({"split": "test", "fold": 1}, {"split": "all"}):
+        with pytest.raises(DataError, match="folders train divide the pictures: leave --fold out"):
+            datasets.load("folder", tmp_path, **options)

@@ -119,6 +119,25 @@ def test_leaks_are_looked_for_in_what_was_learnt(tmp_path: Path, monkeypatch: py
     assert other.data is None and "the file was trained on other rows" in other.absent
 
 
+def test_rows_of_people_who_were_learnt_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MSCAR's division of CK+ puts frames of one sequence on both sides; the folds by subject do not."""
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    layouts.write("ckplus", tmp_path / "ckplus", rows=60)
+    tiny_model.write(tmp_path / "tiny.onnx", tiny_model.card(("happy", "sad", "surprise", "fear", "disgust", "anger")))
+    where = ["--data", "ckplus", "--root", str(tmp_path / "ckplus"), "--label-rule", "6-class", "--allow-partial"]
+    for division, shared in ((["--protocol", "mscar"], True), (["--fold", "1"], False)):
+        words = [*where, *division, "--split", "test", "--accept-mismatch", "-o", str(tmp_path / "out")]
+        with pytest.raises(SystemExit):
+            cli.main(["evaluate", str(tmp_path / "tiny.onnx"), *words])
+        found = json.loads((tmp_path / "out/metrics.json").read_text(encoding="utf-8"))
+        assert set(found["leaks"]["shared"]) == ({"subject", "sequence"} if shared else set())
+        rows = found["leaks"]["shared"].get("sequence")
+        told = f"{rows} of {found['n']} rows are of sequences that also stand in the training split."
+        assert (told in capsys.readouterr().out) == shared
+
+
 def test_a_run_of_another_fold_is_judged_against_its_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch_runs = pytest.importorskip("mien.lab.training.runs")
     asked: list[Path] = []

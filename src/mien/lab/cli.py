@@ -24,7 +24,7 @@ Partial = Annotated[bool, typer.Option("--allow-partial", help="Go on although c
 def register(app: typer.Typer) -> None:
     """Add the lab's commands to `app`."""
     from mien.lab.data_cli import app as data
-    from mien.lab.results_cli import compare, reproduce
+    from mien.lab.results_cli import compare, pool, reproduce
 
     app.command("train")(train)
     app.command("export")(export)
@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command("cross-fit")(cross_fit)
     app.command("evaluate")(evaluate)
     app.command("compare")(compare)
+    app.command("pool")(pool)
     app.command("reproduce")(reproduce)
     app.add_typer(_methods, name="methods")
     app.add_typer(data, name="data")
@@ -200,7 +201,7 @@ def evaluate(
     data: Data,
     out: Out,
     root: Root = None,
-    split: Annotated[str, typer.Option(help="train, valid or test.")] = "valid",
+    split: Annotated[str, typer.Option(help="train, valid, test, or all where nothing divides the rows.")] = "valid",
     views: Annotated[
         str | None, typer.Option(help="single, flip or tencrop; default: what a run's recipe says, of a file single.")
     ] = None,

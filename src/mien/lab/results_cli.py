@@ -1,4 +1,4 @@
-"""`mien compare` and `mien reproduce`: results beside each other, and beside a paper's."""
+"""`mien compare`, `mien pool` and `mien reproduce`: results beside each other, together, and beside a paper's."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +26,27 @@ def compare(
     typer.echo(to_text(found))
     if out is not None:
         typer.echo(f"\nwritten: {', '.join(map(str, compare_files.write(found, out)))}")
+
+
+def pool(
+    folds: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="What `mien evaluate` wrote of each fold's run, on its fold.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The folder to write.")],
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.html", help="Also write one page with figures.")
+    ] = None,
+) -> None:
+    """The folds of a cross-validation as one evaluation: every row once, answered by the run that has not learnt it.
+
+    Writes scores.npz and metrics.json, which `mien compare` takes, and prints them. Needs no data.
+    """
+    from mien.lab.evaluation import pooling
+
+    found = pooling.pool(folds, out, page=report)
+    typer.echo(pooling.told(found))
+    written = [out / "scores.npz", out / "metrics.json", *([report] if report else [])]
+    typer.echo(f"\nwritten: {', '.join(map(str, written))}")
 
 
 def reproduce(

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 
-from mien.errors import DataError
+from mien.errors import DataError, UsageError
 from mien.lab.datasets import (
     affectnet,
     ckplus,
@@ -38,8 +38,8 @@ OPTIONS: Mapping[str, frozenset[str]] = {
     "expw": frozenset(("protocol", "fold")),
     "ckplus": frozenset(("label_rule", "protocol", "fold")),
     "synthetic": frozenset(),
-    "folder": frozenset(),
-    "csv": frozenset(),
+    "folder": frozenset(("fold",)),
+    "csv": frozenset(("fold",)),
 }
 NAMES: tuple[str, ...] = tuple(OPTIONS)
 ALIGNED = "align.json"  # what `mien data align` leaves in its output
@@ -66,9 +66,9 @@ def splits(name: str, protocol: str | None = None) -> tuple[str, ...]:
 
 
 def refuse_what_is_not_there(name: str, root: Path | None) -> None:
-    """Raise DataError for a name that is no dataset and for a root that is missing or does not exist."""
+    """Raise UsageError for a name that is no dataset, DataError for a root that is missing or does not exist."""
     if name not in NAMES:
-        raise DataError(f"unknown dataset {name!r}: expected one of {', '.join(NAMES)}")
+        raise UsageError(f"unknown dataset {name!r}: expected one of {', '.join(NAMES)}")
     if root is None and name != "synthetic":
         raise DataError(f"{name} lies in files: pass --root the place where it lies")
     if root is not None and not root.exists():
@@ -141,9 +141,9 @@ def _official(name: str, root: Path, asked: _Asked) -> FaceDataset:
                 root, split=split, label_rule=rule, protocol=protocol, fold=asked.fold, allow_partial=partial
             )
         case "folder":
-            return folder.load(root, split=split)
+            return folder.load(root, split=split, fold=asked.fold)
         case _:
-            return csvfile.load(root, split=split)
+            return csvfile.load(root, split=split, fold=asked.fold)
 
 
 def _aligned(name: str, root: Path, asked: _Asked) -> FaceDataset:

@@ -95,7 +95,7 @@ class _Scan:
 def check(name: str, root: Path | None, *, progress: Callable[[int, int], None] | None = None) -> Report:
     """Load every split, compare its counts, read every picture, find duplicates. `progress(done, of)` counts pictures.
 
-    Raises DataError when the name is unknown or nothing of the dataset is there.
+    Raises UsageError when the name is unknown, DataError when nothing of the dataset is there.
     """
     datasets.refuse_what_is_not_there(name, root)
     views = _views(name, root)

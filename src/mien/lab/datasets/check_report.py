@@ -1,10 +1,12 @@
 """What `mien data check` says and writes: lines for people, tables and a histogram for the record."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mien.lab.datasets.check import Report, View
+from mien.lab.datasets.dataset import IDENTITIES
 
 
 def summary(report: Report) -> str:
@@ -13,7 +15,7 @@ def summary(report: Report) -> str:
     for view in report.views:
         lines.append(_split_line(report, view))
     if report.rows:
-        lines += [_sizes_line(report), *_duplicate_lines(report)]
+        lines += [_sizes_line(report), *_duplicate_lines(report), *_identity_lines(report)]
     lines += [f"WRONG {p.kind} {p.split} {p.row}: {p.message}".replace(" :", ":") for p in report.problems[:20]]
     if len(report.problems) > 20:
         lines.append(f"... and {len(report.problems) - 20:,} more problems: -o DIR lists them all in problems.csv")
@@ -83,6 +85,18 @@ def _between(report: Report, first: str, second: str) -> str:
     return (
         f"  {rows:,} {second} rows are in {first}, too: {len(groups):,} groups, {conflicts:,} with conflicting labels"
     )
+
+
+def _identity_lines(report: Report) -> list[str]:
+    """Of subjects, films, sequences and pictures that stand in more than one split."""
+    lines = []
+    for name in IDENTITIES:
+        splits = [set(data.groups.get(name, ())) - {""} for data in report.splits.values()]
+        known = Counter(value for values in splits for value in values)
+        shared = sum(count > 1 for count in known.values())
+        if shared:
+            lines.append(f"{name}s: {shared:,} of {len(known):,} are in more than one split")
+    return lines
 
 
 def write(report: Report, out: Path) -> list[Path]:

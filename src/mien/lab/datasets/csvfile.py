@@ -4,8 +4,9 @@ Paths are relative to the file's folder. Labels are names from the vocabulary; n
 numbers differently. subject is the person; a group_ column (group_gender, say) is an attribute to judge by, or under
 the names group_film, group_sequence and group_picture what faces were taken from together. An empty cell is unknown.
 The p_ columns are a label distribution or vote counts, one column for each class that is a label; they are normalised
-to sum 1. The note names the columns that are none of these. Without a split column rows are divided 80 / 10 / 10: by
-subject where that is known, else within each class with a fixed seed.
+to sum 1. The note names the columns that are none of these. Without a split column rows are divided 80 / 10 / 10, or for
+cross-validation into ten folds (as many as subjects, where these are fewer): by subject where that is known, else within
+each class with a fixed seed. Split "all" gives all rows.
 """
 
 import csv
@@ -19,11 +20,10 @@ from mien.errors import DataError, LabelError
 from mien.expressions import EXPRESSIONS, canonical
 from mien.lab.datasets.dataset import SPLITS, FaceDataset
 from mien.lab.datasets.face_files import FaceFiles, Listing, dataset, read_text, some
-from mien.lab.datasets.folder import SEED, SHARES, SPLIT_NAMES
+from mien.lab.datasets.folder import FOLDS, SEED, SHARES, SPLIT_NAMES, folded
 from mien.lab.datasets.official import checked
 from mien.lab.datasets.splitting import by_subject, stratified
 
-TENTHS = 10  # of the subjects: SHARES by subject
 COLUMNS = "path,label[,split][,subject][,group_<name>...][,p_<expression>...]"
 
 
@@ -41,18 +41,18 @@ class _Table:
     unused: list[str]
 
 
-def load(root: Path, *, split: str) -> FaceDataset:
-    """One split of the table at `root` (the CSV file itself).
+def load(root: Path, *, split: str, fold: int | None = None) -> FaceDataset:
+    """One split of the table at `root` (the CSV file itself). Folds count from 1: test is the fold, train the others.
 
     Raises DataError for a missing column, unknown labels or splits (all of them listed), a number that is none, a row
-    without votes, or pictures that are not there.
+    without votes, pictures that are not there, or a fold of rows that a split column divides.
     """
-    if split not in SPLITS:
-        raise DataError(f"csv has no split {split!r}: expected one of {', '.join(SPLITS)}")
+    if split not in (*SPLITS, "all"):
+        raise DataError(f"csv has no split {split!r}: expected one of {', '.join(SPLITS)}, all")
     table = _read(root)
     classes = tuple(name for name in EXPRESSIONS if name in table.labels or name in table.voted)
     labels = np.array([classes.index(word) for word in table.labels], np.int64)
-    rows, divided = _rows(table, labels, split)
+    rows, divided = _rows(table, labels, split, fold)
     votes = None if table.votes is None else _votes(table.voted, table.votes, classes)[rows]
     notes = (divided, _unused(table.unused), "" if votes is None else _disagreement(votes, labels[rows]))
     data = dataset(
@@ -182,15 +182,26 @@ def _unused(names: list[str]) -> str:
     return f"columns not used: {some(map(repr, names), 12)} (an attribute is called group_<name>)" if names else ""
 
 
-def _rows(table: _Table, labels: np.ndarray, split: str) -> tuple[np.ndarray, str]:
+def _rows(table: _Table, labels: np.ndarray, split: str, fold: int | None) -> tuple[np.ndarray, str]:
     """Rows of `split`, and a note on how they were chosen where the table does not say."""
+    if fold is not None and table.splits is not None:
+        raise DataError(f"csv: fold {fold} of rows that a split column divides: leave --fold out, or drop the column")
+    if fold is None and split == "all":
+        return np.arange(len(labels)), ""
     if table.splits is not None:
         return np.flatnonzero(np.array(table.splits, str) == split), ""
-    subjects = table.groups.get("subject", ())
-    if not any(subjects):
+    subjects = _subjects(table)
+    if fold is not None:
+        return folded(labels, split, fold, name="csv", subjects=subjects)
+    if subjects is None:
         part = stratified(labels, SHARES, seed=SEED)[SPLITS.index(split)]
         return part, f"divided {SHARES} within each class with seed {SEED}"
-    parts = by_subject([subject or name for subject, name in zip(subjects, table.names, strict=True)], TENTHS)
-    first, valid, test, *others = parts
+    first, valid, test, *others = by_subject(subjects, FOLDS)
     chosen = {"train": np.sort(np.concatenate([first, *others])), "valid": valid, "test": test}[split]
     return chosen, f"divided {SHARES} by subject"
+
+
+def _subjects(table: _Table) -> list[str] | None:
+    """The subject of each row, a row without one alone under its name; None where none is known."""
+    told = table.groups.get("subject", ())
+    return [subject or name for subject, name in zip(told, table.names, strict=True)] if any(told) else None

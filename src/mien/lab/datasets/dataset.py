@@ -10,6 +10,7 @@ import numpy as np
 from mien.errors import DataError
 
 SPLITS: tuple[str, ...] = ("train", "valid", "test")
+IDENTITIES = ("subject", "film", "sequence", "picture")  # names of what rows were sampled together by, the widest first
 
 
 class AbsentSplitError(DataError):

@@ -1,12 +1,13 @@
 """Bring your own faces, as folders: one directory per expression, with or without train/valid/test above them.
 
 Sub-folders of an expression's directory (one per person, say) are read, too. Without train/valid/test the pictures are
-divided 80 / 10 / 10 within each class, with a fixed seed. With train and test but no valid, a tenth of train becomes
+divided 80 / 10 / 10, or for cross-validation into ten folds, within each class, with a fixed seed; split "all" gives them
+undivided. With train and test but no valid, a tenth of train becomes
 valid. Directory names go through the vocabulary ("angry" and "Anger" are one class), so the alphabetical order of
 folders never decides a label.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from mien.expressions import EXPRESSIONS, canonical
 from mien.lab.datasets.dataset import SPLITS, AbsentSplitError, FaceDataset
 from mien.lab.datasets.face_files import FaceFiles, Listing, dataset, folders_in, pictures_in, pictures_under, some
 from mien.lab.datasets.official import checked
-from mien.lab.datasets.splitting import stratified
+from mien.lab.datasets.splitting import by_subject, dealt, fold_rows, stratified
 
 SPLIT_NAMES = {
     "train": "train",
@@ -26,17 +27,20 @@ SPLIT_NAMES = {
     "validation": "valid",
     "test": "test",
 }
-SHARES = (0.8, 0.1, 0.1)
+SHARES = (0.8, 0.1, 0.1)  # tenths, so that by subject they are folds, too
+FOLDS = 10
 SEED = 0
 
 
-def load(root: Path, *, split: str) -> FaceDataset:
-    """One split of the pictures under `root`. Groups: folder (the directory that the picture lies in).
+def load(root: Path, *, split: str, fold: int | None = None) -> FaceDataset:
+    """One split of the pictures under `root`. Folds count from 1: test is the fold, train the others. Groups: folder (the
+    directory that the picture lies in).
 
-    Raises DataError when a directory's name is no expression, two of them mean the same, or a split is empty.
+    Raises DataError when a directory's name is no expression, two of them mean the same, a split is empty, or a fold is asked
+    for of what folders divide.
     """
-    if split not in SPLITS:
-        raise DataError(f"folder has no split {split!r}: expected one of {', '.join(SPLITS)}")
+    if split not in (*SPLITS, "all"):
+        raise DataError(f"folder has no split {split!r}: expected one of {', '.join(SPLITS)}, all")
     given: dict[str, str] = {}
     for name in folders_in(root):
         part = SPLIT_NAMES.get(name.lower())
@@ -44,6 +48,11 @@ def load(root: Path, *, split: str) -> FaceDataset:
             raise DataError(f"{root}: directories {given[part]!r} and {name!r} both mean {part}; merge them")
         if part is not None:
             given[part] = name
+    if given and (fold is not None or split == "all"):
+        raise DataError(
+            f"{root}: folders {', '.join(given.values())} divide the pictures: leave --fold out and choose one of these splits, "
+            "or drop the split folders"
+        )
     tree = {part: class_folders(root / name) for part, name in given.items()} or {"all": class_folders(root)}
     classes = tuple(name for name in EXPRESSIONS if any(name in folders for folders in tree.values()))
     source = split if split in tree else "train" if "train" in tree else "all"
@@ -52,7 +61,10 @@ def load(root: Path, *, split: str) -> FaceDataset:
             f"{root}: folders {', '.join(given.values())} but none for {split}; add it, or drop the split folders"
         )
     names, labels = _listed(root, given.get(source, ""), tree[source], classes, pictures_under)
-    rows, note = _divided(labels, split, source, tree.keys())
+    if fold is not None:
+        rows, note = folded(labels, split, fold, name="folder")
+    else:
+        rows, note = _divided(labels, split, source, tree.keys())
     files = FaceFiles(str(root), tuple(names[i] for i in rows))
     groups = {"folder": tuple(name.rpartition("/")[0] for name in files.names)}
     data = dataset(
@@ -115,6 +127,8 @@ def _listed(
 
 def _divided(labels: np.ndarray, split: str, source: str, given: Container[str]) -> tuple[np.ndarray, str]:
     """Rows of `split` within the rows of the folder that it comes from, and a note on how they were chosen."""
+    if split == "all":
+        return np.arange(len(labels)), ""
     if source == "all":
         part = stratified(labels, SHARES, seed=SEED)[SPLITS.index(split)]
         return part, f"divided {SHARES} within each class with seed {SEED}"
@@ -124,3 +138,18 @@ def _divided(labels: np.ndarray, split: str, source: str, given: Container[str])
             train if split == "train" else valid
         ), f"valid is a tenth of train, drawn within each class with seed {SEED}"
     return np.arange(len(labels)), ""
+
+
+def folded(
+    labels: np.ndarray, split: str, fold: int, *, name: str, subjects: Sequence[str] | None = None
+) -> tuple[np.ndarray, str]:
+    """Rows of `split` in this fold of FOLDS, or of as many as subjects where these are fewer, and a note on it. subjects: of each
+    row, where they are known, so that no subject is in two folds."""
+    if subjects is None:
+        parts, how = dealt(labels, FOLDS, seed=SEED), f"dealt out within each class with seed {SEED}"
+    else:
+        people = len(set(subjects))
+        if people < 2:
+            raise DataError(f"{name}: one subject, {subjects[0]}: folds by subject need two or more; leave --fold out")
+        parts, how = by_subject(subjects, min(FOLDS, people)), "by subject"
+    return fold_rows(parts, split, fold, name=name), f"fold {fold} of {len(parts)}, {how}"

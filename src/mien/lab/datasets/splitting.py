@@ -30,6 +30,13 @@ def _bounds(count: int, shares: Sequence[float]) -> np.ndarray:
     return np.cumsum(sizes)[:-1]
 
 
+def dealt(labels: np.ndarray, folds: int, *, seed: int) -> list[np.ndarray]:
+    """Sorted row positions per fold; every class is shuffled with the seed and dealt out evenly."""
+    random = np.random.default_rng(seed)
+    order = np.concatenate([random.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)])
+    return [np.sort(order[fold::folds]) for fold in range(folds)]
+
+
 def contiguous(count: int, folds: int) -> list[np.ndarray]:
     """`folds` runs of neighbouring rows whose lengths differ by at most one."""
     return np.array_split(np.arange(count), folds)

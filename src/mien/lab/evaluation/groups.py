@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mien.errors import DataError
+from mien.lab.datasets.dataset import IDENTITIES
 from mien.lab.evaluation.scores import Scores
 from mien.lab.evaluation.statistics import (
     FEWEST_CLUSTERS,
@@ -20,7 +21,6 @@ from mien.lab.evaluation.statistics import (
     standard_error,
 )
 
-IDENTITIES = ("subject", "film", "sequence", "picture")  # names of what rows were sampled together by, the widest first
 # A group with fewer rows or clusters is shown but takes no part in the gap: by convention, as so few say little of a group.
 FEWEST = 30
 

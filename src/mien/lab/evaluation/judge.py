@@ -14,13 +14,13 @@ import numpy as np
 from mien.classifier import Classifier
 from mien.errors import MienError, UsageError
 from mien.lab import datasets
-from mien.lab.datasets import FaceDataset
+from mien.lab.datasets.dataset import IDENTITIES, FaceDataset
 from mien.lab.evaluation import answers, leaks, report
 from mien.lab.evaluation import metrics as measured
 from mien.lab.evaluation.eval_needed import check_installed
 from mien.lab.evaluation.evaluate import AVERAGES, Model, evaluate, head_for
 from mien.lab.evaluation.figures import learning_curves, read_curves, to_bytes
-from mien.lab.evaluation.groups import IDENTITIES, group_tables, rows_of
+from mien.lab.evaluation.groups import group_tables, rows_of
 from mien.lab.evaluation.intervals import intervals
 from mien.lab.evaluation.scores import Scores
 from mien.lab.evaluation.statistics import shared
@@ -102,20 +102,25 @@ def judge(
         **measured.summary(scores),
         "intervals": {name: asdict(span) for name, span in spans.items()},
         "clusters": by,
-        "leaks": leaks_of(scores, hashes, training),
+        "leaks": leaks_of(scores, data, hashes, training),
         "mismatches": mismatches,
         "model": {} if opened is None else costs_of(opened, data),
         "protocol": dict(scores.protocol),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    scores.save(out / "scores.npz")
-    (out / "metrics.json").write_text(json.dumps(found, indent=1, sort_keys=True), encoding="utf-8")
+    write(out, scores, found)
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
         shown = [] if not faces else faces_of(opened, scores, data)
         run = None if opened is None else opened.run
         report.write_report(page, html(scores, data, found, clusters=clusters, run=run, faces=shown))
     return found
+
+
+def write(out: Path, scores: Scores, found: Mapping[str, Any]) -> None:
+    """scores.npz and metrics.json into the folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    scores.save(out / "scores.npz")
+    (out / "metrics.json").write_text(json.dumps(found, indent=1, sort_keys=True), encoding="utf-8")
 
 
 def costs_of(opened: Opened, data: FaceDataset) -> dict[str, float]:
@@ -206,25 +211,17 @@ def clusters_of(data: FaceDataset, hashes: Sequence[str] | None) -> tuple[Sequen
     return known[0] if known and shared(known[0][0]) else (None, "none")
 
 
-def leaks_of(scores: Scores, hashes: Sequence[str] | None, training: Training) -> dict[str, Any]:
-    """Accuracy with and without the rows that also stand in the training split; "sentence" says it, or why it is not
-    known ("checked" is then False)."""
+def leaks_of(scores: Scores, data: FaceDataset, hashes: Sequence[str] | None, training: Training) -> dict[str, Any]:
+    """Accuracy with and without the rows that also stand in the training split, and the rows of its subjects; "sentence" says
+    it, or why it is not known ("checked" is then False)."""
     if training.data is None:
         return {"checked": False, "sentence": f"Leaks were not looked for: {training.absent}."}
     if scores.protocol["split"] == training.data.split:
         return {"checked": False, "sentence": "These rows are the training split itself."}
     if hashes is None:
         return {"checked": False, "sentence": f"Leaks were not looked for: over {leaks.HASHED_ROWS:,} rows."}
-    found = leaks.leak_report(scores, leaks.leaking(leaks.pixel_hashes(training.data), hashes))
-    spans = {"accuracy": found.accuracy, "accuracy_without": found.without, "accuracy_leaked": found.leaked_only}
-    return {
-        "checked": True,
-        "sentence": found.sentence,
-        "rows": found.rows,
-        "leaked": found.leaked,
-        **{name: None if span is None else asdict(span) for name, span in spans.items()},
-        "ids": list(found.ids),
-    }
+    leaked = leaks.leaking(leaks.pixel_hashes(training.data), hashes)
+    return leaks.as_facts(leaks.leak_report(scores, leaked), leaks.shared_identities(training.data, data))
 
 
 def ms_per_face(model: Model, data: FaceDataset) -> float:

@@ -1,15 +1,16 @@
 """Rows of the test split that the model may have seen, and data that a model was not made for. No torch."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from mien.card import InputSpec, ModelCard
 from mien.errors import DataError
 from mien.expressions import BASIC, EXPRESSIONS
-from mien.lab.datasets.dataset import FaceDataset
+from mien.lab.datasets.dataset import IDENTITIES, FaceDataset
 from mien.lab.evaluation.scores import Scores
 from mien.lab.evaluation.statistics import Interval, share_interval
 
@@ -82,6 +83,35 @@ def leak_report(scores: Scores, leaked: np.ndarray) -> Leaks:
         leaked_only=_share_of(right, scores.clusters, leaked),
         ids=tuple(str(name) for name in scores.ids[leaked]),
     )
+
+
+def shared_identities(train: FaceDataset, test: FaceDataset) -> dict[str, int]:
+    """Of each of IDENTITIES that both splits know and share: the test rows whose subject, say, stands in training, too."""
+    found = {}
+    for name in IDENTITIES:
+        seen = set(train.groups.get(name, ())) - {""}
+        rows = sum(value in seen for value in test.groups.get(name, ()))
+        if rows:
+            found[name] = rows
+    return found
+
+
+def as_facts(found: Leaks, shared: Mapping[str, int]) -> dict[str, Any]:
+    """What metrics.json holds of it, and of `shared_identities`."""
+    told = [
+        f"{rows:,} of {found.rows:,} rows are of {name}s that also stand in the training split."
+        for name, rows in shared.items()
+    ]
+    spans = {"accuracy": found.accuracy, "accuracy_without": found.without, "accuracy_leaked": found.leaked_only}
+    return {
+        "checked": True,
+        "sentence": " ".join([found.sentence, *told]),
+        "shared": dict(shared),
+        "rows": found.rows,
+        "leaked": found.leaked,
+        **{name: None if span is None else asdict(span) for name, span in spans.items()},
+        "ids": list(found.ids),
+    }
 
 
 def _share_of(right: np.ndarray, clusters: np.ndarray | None, rows: np.ndarray) -> Interval | None:

@@ -90,7 +90,7 @@ def report(
     run: Mapping[str, Any] | None = None,
     extra: Sequence[Picture] = (),
     notes: Sequence[str] = (),
-    clusters: Sequence[str] | None = None,
+    clusters: Sequence[str] | np.ndarray | None = None,
     tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[str]]]] | None = None,
 ) -> str:
     """The report of one Scores as HTML. run: the facts of run.json. extra: more figures (learning curves, t-SNE,

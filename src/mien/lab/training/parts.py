@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from mien.errors import UsageError
-from mien.lab.datasets import FaceDataset
-from mien.lab.evaluation.groups import IDENTITIES
+from mien.lab.datasets.dataset import IDENTITIES, FaceDataset
 from mien.lab.evaluation.leaks import HASHED_ROWS, pixel_hashes
 
 HOLDOUT_SHARE = 0.1  # of the training split, per class

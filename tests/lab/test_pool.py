@@ -1,0 +1,151 @@
+"""`mien pool`: folds as one evaluation."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scores_fixtures import made_up
+
+import tiny_model
+from mien import cli
+from mien.errors import DataError, UsageError
+from mien.lab.datasets import layouts
+from mien.lab.evaluation import pooling
+from mien.lab.evaluation.compare import compare
+from mien.lab.evaluation.leaks import leak_report
+from mien.lab.evaluation.scores import Scores
+
+pytest.importorskip("sklearn", reason="needs the extra eval")
+pytest.importorskip("matplotlib", reason="needs the extra eval")
+
+
+def rows_of(scores: Scores, rows: np.ndarray, **changes: Any) -> Scores:
+    """Some of the rows, as the scores of a fold."""
+    return Scores(
+        scores.labels[rows],
+        scores.probabilities[rows],
+        scores.classes,
+        scores.ids[rows],
+        {**scores.protocol, "model_sha256": str(rows[0]), "data_fingerprint": str(rows[0]), **changes},
+        votes=None if scores.votes is None else scores.votes[rows],
+        clusters=None if scores.clusters is None else scores.clusters[rows],
+    )
+
+
+def folds_of(scores: Scores, folds: int = 3) -> dict[str, Scores]:
+    return {
+        f"part-{fold}": rows_of(
+            scores, np.arange(fold - 1, len(scores.ids), folds), note=f"protocol subject, fold {fold} of {folds}"
+        )
+        for fold in range(1, folds + 1)
+    }
+
+
+def test_the_whole_is_its_parts_whatever_their_order() -> None:
+    plain = made_up(60, method="mscar")
+    whole = replace(plain, clusters=np.array([f"s{row // 4}" for row in range(60)]), votes=plain.probabilities)
+    parts = folds_of(whole)
+    found = pooling.joined(parts)
+    for name in ("labels", "probabilities", "ids", "votes", "clusters"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    assert found.protocol["note"] == "pooled: folds 1 to 3"
+    assert found.protocol["method"] == "mscar"
+    assert found.protocol["model_sha256"] == ["0", "1", "2"]
+    again = pooling.joined(dict(reversed(parts.items())))
+    np.testing.assert_array_equal(again.ids, found.ids)
+    assert again.protocol["data_fingerprint"] == found.protocol["data_fingerprint"]
+
+
+def test_two_pooled_methods_can_be_compared() -> None:
+    one, two = (pooling.joined(folds_of(made_up(90, seed=seed))) for seed in (0, 1))
+    assert compare({"one": one, "two": two}).rows == 90
+
+
+def test_what_is_no_cross_validation_is_refused() -> None:
+    parts = folds_of(made_up(60))
+    with pytest.raises(DataError, match="row row00000 is in part-1 and in part-3: expected each row in one part"):
+        pooling.joined({**parts, "part-3": parts["part-1"]})
+    with pytest.raises(DataError, match="the parts are the folds 1 of 3, 2 of 3: expected each of 1 to 3 once"):
+        pooling.joined({name: parts[name] for name in ("part-1", "part-2")})
+    unlike = rows_of(parts["part-3"], np.arange(20), views="tencrop")
+    with pytest.raises(DataError, match="part-3: views tencrop; part-1 has made up: pool folds of one"):
+        pooling.joined({**parts, "part-3": unlike})
+    unknown = rows_of(parts["part-3"], np.arange(20), note="")
+    with pytest.raises(DataError, match="the folds 1 of 3, 2 of 3, none"):
+        pooling.joined({**parts, "part-3": unknown})
+    fewer = made_up(20, classes=("happy", "sad"))
+    with pytest.raises(DataError, match="part-3: classes happy, sad; part-1 has neutral"):
+        pooling.joined({**parts, "part-3": fewer})
+    with pytest.raises(UsageError, match="1 evaluation: expected those of two or more folds"):
+        pooling.pool([Path("one")], Path("out"))
+
+
+def test_parts_that_are_no_folds_are_counted() -> None:
+    whole = made_up(60)
+    found = pooling.joined({"a": rows_of(whole, np.arange(20)), "b": rows_of(whole, np.arange(20, 60))})
+    assert found.protocol["note"] == "pooled: 2 parts"
+    assert found.clusters is None and found.votes is None
+
+
+@pytest.mark.slow
+def test_folds_of_a_dataset_are_evaluated_and_pooled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the command line, as one does after `mien train ... --fold K`."""
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    layouts.write("ckplus", tmp_path / "ckplus", rows=60)
+    tiny_model.write(tmp_path / "tiny.onnx", tiny_model.card(("happy", "sad", "surprise", "fear", "disgust", "anger")))
+    folds = []
+    for fold in range(1, 11):
+        folds.append(str(tmp_path / f"fold-{fold}"))
+        run(
+            "evaluate", str(tmp_path / "tiny.onnx"), "--data", "ckplus", "--root", str(tmp_path / "ckplus"), "--fold", str(fold),
+            "--split", "test", "--label-rule", "6-class", "--allow-partial", "--accept-mismatch", "-o", folds[-1],
+        )  # fmt: skip
+    capsys.readouterr()
+    run("pool", *folds, "-o", str(tmp_path / "all"), "--report", str(tmp_path / "all/page.html"))
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "all/metrics.json").read_text())
+    parts = [json.loads((Path(fold) / "metrics.json").read_text()) for fold in folds]
+    scores = Scores.load(tmp_path / "all/scores.npz")
+    assert found["n"] == sum(part["n"] for part in parts) == len(set(scores.ids))
+    assert found["accuracy"] == pytest.approx(sum(part["n"] * part["accuracy"] for part in parts) / found["n"])
+    assert found["protocol"]["note"] == "pooled: folds 1 to 10"
+    assert found["clusters"] == "subject" and scores.clusters is not None
+    each = np.array([part["accuracy"] for part in parts])
+    assert f"their mean {100 * each.mean():.2f}, standard deviation {100 * each.std(ddof=1):.2f}." in printed
+    assert [part["accuracy"] for part in found["parts"]] == each.tolist()
+    page = (tmp_path / "all/page.html").read_text()
+    assert "<h2>Parts</h2>" in page and f"{found['n']:,} rows" in page
+
+
+def test_leaks_of_the_parts_are_added_up(tmp_path: Path) -> None:
+    whole = made_up(60)
+    folders = []
+    for name, part in folds_of(whole).items():
+        folder = tmp_path / name
+        folder.mkdir()
+        part.save(folder / "scores.npz")
+        known = {"checked": True, "ids": [str(part.ids[0])], "shared": {"subject": 2}}
+        (folder / "metrics.json").write_text(json.dumps({"leaks": known}))
+        folders.append(folder)
+    found = pooling.pool(folders, tmp_path / "all")
+    assert found["leaks"]["leaked"] == 3
+    sentence = leak_report(whole, np.arange(60) < 3).sentence
+    assert (
+        found["leaks"]["sentence"] == f"{sentence} 6 of 60 rows are of subjects that also stand in the training split."
+    )
+    (folders[1] / "metrics.json").unlink()
+    assert pooling.pool(folders, tmp_path / "all")["leaks"] == {
+        "checked": False,
+        "sentence": "Leaks were not looked for in 1 of 3 parts.",
+    }
+
+
+def run(*words: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(words))
+    assert not ended.value.code

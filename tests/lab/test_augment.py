@@ -175,3 +175,22 @@ def test_light_stays_within_its_strengths() -> None:
     halves = torch.cat([torch.full((ROWS, 1, 8, 4), 0.4), torch.full((ROWS, 1, 8, 4), 0.6)], dim=3)
     harder = augment(halves, np.arange(ROWS), Augment(contrast=0.3), size=8, window=1.0, seed=0, epoch=0)
     spans((harder[:, 0, 4, 7] - harder[:, 0, 4, 0]).numpy() / 0.2, 0.7, 1.3)
+
+
+def test_noise_and_blur_come_as_often_and_as_strong_as_they_say() -> None:
+    grey = torch.full((ROWS, 1, 24, 24), 0.5)
+    noisy = augment(grey, np.arange(ROWS), Augment(noise=0.4), size=24, window=1.0, seed=0, epoch=0)
+    strengths = noisy.std(dim=(1, 2, 3)).numpy()
+    chosen = strengths > 1e-4
+    assert chosen.mean() == pytest.approx(0.4, abs=0.03)
+    assert strengths[chosen].min() == pytest.approx(0.01, abs=0.001)
+    assert strengths[chosen].max() == pytest.approx(0.08, abs=0.005)
+    assert noisy.mean().item() == pytest.approx(0.5, abs=0.001)
+    dot = torch.zeros(ROWS, 1, 17, 17)
+    dot[:, :, 8, 8] = 1
+    blurred = augment(dot, np.arange(ROWS), Augment(blur=0.4), size=17, window=1.0, seed=0, epoch=0)[:, 0]
+    beside = (blurred[:, 8, 9] / blurred[:, 8, 8]).numpy()  # exp(-1 / (2 sigma^2)) of a Gaussian
+    chosen = beside > 0
+    assert chosen.mean() == pytest.approx(0.4, abs=0.03)
+    spans((-1 / (2 * np.log(beside[chosen]))) ** 0.5, 0.4, 1.6)
+    assert torch.allclose(blurred.sum(dim=(1, 2)), torch.ones(ROWS), atol=1e-3)

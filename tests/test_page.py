@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -167,15 +168,17 @@ def test_the_csv_is_faces_csv(page: Any, address: str, portrait: Path, tmp_path:
     odd = portrait.rename(portrait.with_name('=1+"1",ü.png'))
     blank = tmp_path / "blank.png"
     Image.new("RGB", (60, 50)).save(blank)
-    upload(page, odd, blank)
+    quoted = shutil.copy(blank, tmp_path / "'=1.png")
+    upload(page, odd, blank, quoted)
     find(page, "#csv").click()
     text = downloaded(page, "mien-faces.csv").decode("utf-8")
     expected = tmp_path / "faces.csv"
-    table = [{**row, "source": path.name} for path in (odd, blank) for row in read_by_api(address, path)]
+    table = [{**row, "source": path.name} for path in (odd, blank, quoted) for row in read_by_api(address, path)]
     tables.write_csv(table, expected)
     ours, theirs = (list(csv.reader(io.StringIO(t, newline=""))) for t in (expected.read_bytes().decode(), text))
     assert [[number(cell) for cell in row] for row in theirs] == [[number(cell) for cell in row] for row in ours]
-    assert len(theirs) == 3 and theirs[1][0] == "'" + odd.name and text.count("\r\n") == 3
+    assert len(theirs) == 4 and text.count("\r\n") == 4
+    assert [row[0] for row in theirs[1:]] == ["'" + odd.name, blank.name, "''=1.png"]
 
 
 def number(cell: str) -> float | str:

@@ -7,7 +7,7 @@ export const COLUMNS = [ // mien.tables.COLUMNS
   ...Object.keys(COLOURS).map((name) => `p_${name}`), "status",
 ];
 const VIDEO_COLUMNS = ["frame", "time_s", "track"];
-const FORMULA = /^[=+\-@\t\r]/; // a spreadsheet takes a cell that starts so for a formula
+const FORMULA = /^'*[=+\-@\t\r]/; // mien.images.FORMULA: a spreadsheet takes a cell that starts so for a formula
 const MOST_CHARTS = 8;
 const FEWEST_FRAMES = 2; // of a chart
 

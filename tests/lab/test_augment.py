@@ -109,13 +109,15 @@ SIDE = 41
 ROWS = 3000
 
 
-def warps(options: Augment) -> np.ndarray:
+def warps(options: Augment, *, size: int = SIDE, window: float = 1.0) -> np.ndarray:
     """(N, 2, 2): what is done to directions, source to output, of N pictures; read off two ramps, which any affine warp leaves
     ramps."""
     x = torch.arange(SIDE, dtype=torch.float32) / (2 * SIDE) + 0.25
     ramps = torch.stack([x[None].expand(SIDE, SIDE), x[:, None].expand(SIDE, SIDE)])
-    found = augment(ramps.expand(ROWS, 2, SIDE, SIDE), np.arange(ROWS), options, size=SIDE, window=1.0, seed=1, epoch=0)
-    middle = SIDE // 2
+    found = augment(
+        ramps.expand(ROWS, 2, SIDE, SIDE), np.arange(ROWS), options, size=size, window=window, seed=1, epoch=0
+    )
+    middle = size // 2
     along_x = found[:, :, middle, middle + 1] - found[:, :, middle, middle - 1]
     along_y = found[:, :, middle + 1, middle] - found[:, :, middle - 1, middle]
     return np.linalg.inv(torch.stack([along_x, along_y], dim=2).double().numpy() * SIDE)
@@ -138,6 +140,14 @@ def test_angles_are_degrees_to_either_side() -> None:
     assert sheared[:, 0, 0] == pytest.approx(np.ones(ROWS), abs=1e-3)
     assert sheared[:, 1] == pytest.approx(np.tile([0.0, 1.0], (ROWS, 1)), abs=1e-3)
     spans(np.degrees(np.arctan(sheared[:, 0, 1])), -40, 40)
+
+
+def test_a_window_is_turned_as_a_whole_picture_is() -> None:
+    turned = warps(Augment(rotate=20), size=61, window=0.8)
+    zoom = 61 / (0.8 * SIDE)
+    assert np.linalg.det(turned) == pytest.approx(np.full(ROWS, zoom**2), rel=1e-3)
+    assert turned[:, 0, 0] == pytest.approx(turned[:, 1, 1], abs=1e-3)
+    spans(np.degrees(np.arctan2(turned[:, 1, 0], turned[:, 0, 0])), -20, 20)
 
 
 def test_a_scale_is_a_zoom_of_both_axes_or_of_each() -> None:

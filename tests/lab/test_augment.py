@@ -50,13 +50,18 @@ def test_a_random_window_is_cut_inside_the_picture() -> None:
 
 def test_a_share_of_a_random_window_is_cut_from_the_whole_picture() -> None:
     """80 of 100 px, and of the window four fifths of the area: the part begins anywhere that it fits."""
-    ramp = (torch.arange(100.0) / 100).expand(400, 1, 100, 100).contiguous()
+    ramp = (torch.arange(100.0) / 100).expand(400, 1, 100, 100)
     for area, part in ((1.0, 80.0), (0.8, 80 * 0.8**0.5)):
-        cut = augment(ramp, np.arange(400), Augment(area=(area, area)), size=80, window=0.8, seed=0, epoch=0)
-        begins, ends = cut[:, 0, 40, 0] * 100, cut[:, 0, 40, -1] * 100
-        assert ((ends - begins) / 79 * 80 - part).abs().max() < 0.1
-        assert 0 <= begins.min() < 2 and 97 - part < begins.max() <= 100 - part
-        assert ends.max() <= 99.01
+        for axis in (3, 2):
+            laid = ramp if axis == 3 else ramp.transpose(2, 3)
+            cut = augment(
+                laid.contiguous(), np.arange(400), Augment(area=(area, area)), size=80, window=0.8, seed=0, epoch=0
+            )
+            middle = cut[:, 0, 40] if axis == 3 else cut[:, 0, :, 40]
+            begins, ends = middle[:, 0] * 100, middle[:, -1] * 100
+            assert ((ends - begins) / 79 * 80 - part).abs().max() < 0.1
+            assert 0 <= begins.min() < 2 and 97 - part < begins.max() <= 100 - part
+            assert ends.max() <= 99.01
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from PIL import Image
 from mien.errors import DataError
 from mien.lab import datasets
 from mien.lab.datasets import layouts
+from mien.lab.datasets.dataset import AbsentSplitError
 
 
 def save(path: Path, level: int = 90) -> None:
@@ -238,6 +239,17 @@ def test_votes_for_one_expression_in_two_columns_are_refused(tmp_path: Path) -> 
             datasets.load("csv", table, split="train")
 
 
+def test_a_split_without_a_folder_is_absent(tmp_path: Path) -> None:
+    save(tmp_path / "valid/happy/a.png")
+    with pytest.raises(AbsentSplitError, match="folders valid but none for train; add it"):
+        datasets.load("folder", tmp_path, split="train")
+    for name in "abc":
+        save(tmp_path / f"train/happy/{name}.png")
+    assert len(datasets.load("folder", tmp_path, split="train")) == 3
+    with pytest.raises(AbsentSplitError, match="folders train, valid but none for test; add it"):
+        datasets.load("folder", tmp_path, split="test")
+
+
 def test_undivided_faces_have_ten_folds(tmp_path: Path) -> None:
     """Of folders and of a table without subjects: every row tested once, every class in every fold as evenly as can be."""
     lines = ["path,label"]
@@ -260,7 +272,7 @@ def test_undivided_faces_have_ten_folds(tmp_path: Path) -> None:
 
 
 def test_folds_of_a_table_keep_a_persons_faces_together(tmp_path: Path) -> None:
-    for people, folds in ((3, 3), (25, 10)):
+    for people, folds in ((2, 2), (3, 3), (25, 10)):
         rows = [f"a.png,happy,s{row % people}" for row in range(60)]
         file = table(tmp_path, "\n".join(["path,label,subject", *rows]))
         tested = [datasets.load("csv", file, split="test", fold=fold) for fold in range(1, folds + 1)]

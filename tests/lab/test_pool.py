@@ -133,6 +133,7 @@ def test_leaks_of_the_parts_are_added_up(tmp_path: Path) -> None:
         (folder / "metrics.json").write_text(json.dumps({"leaks": known}))
         folders.append(folder)
     found = pooling.pool(folders, tmp_path / "all")
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["metrics.json", "scores.npz"]
     assert found["leaks"]["leaked"] == 3
     sentence = leak_report(whole, np.arange(60) < 3).sentence
     assert (

@@ -344,8 +344,8 @@ def test_whole_and_min_face(run, portrait: Path, tiny_model: Path) -> None:
         (["{picture}", "--format", "jsonl"], "--format is of the table that -o writes: name a folder with -o"),
         (["{picture}", "--no-annotate"], "--annotate is of the annotated copies that -o writes"),
         (
-            ["{folder}", "-o", "{folder}/out", "--annotate"],
-            "--annotate asks for annotated copies, and the job of a folder",
+            ["{folder}", "-o", "{folder}/out", "--annotate", "--engine", "ray"],
+            "--annotate asks for annotated copies, and a job on Ray writes none",
         ),
         (["{picture}", "--detector", "whole", "--min-face", "80"], "--min-face is of a search, and --detector whole"),
         (["{picture}", "--min-face", "inf"], "min_face is inf: expected a number of px, at least 12"),

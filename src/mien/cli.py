@@ -163,13 +163,17 @@ def read(
         float, typer.Option(min=0, metavar="S", help="Time constant of a video's smoothing, in seconds; 0 is none.")
     ] = SMOOTHING_S,
     annotate: Annotated[
-        bool, typer.Option("--annotate/--no-annotate", help="With -o, write annotated copies, too.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--annotate/--no-annotate",
+            help="With -o, write annotated copies, too; of a folder or list only when asked to.",
+        ),
+    ] = None,
 ) -> None:
     """Find the faces in pictures or videos and read their expressions.
 
-    A folder or list with -o is a job: it is read in parallel, and after an interruption the same command goes on. With
-    --engine ray the paths and DIR may be URLs (s3://, gs://, hdfs:// ...) that fsspec has a driver for.
+    A folder or list with -o is a job: it is read in parallel, and after an interruption the same command goes on; copies go
+    into DIR/annotated. With --engine ray the paths and DIR may be URLs (s3://, gs://, hdfs:// ...) that fsspec has a driver for.
     A video gives tables of its frames and its tracks, a timeline of each track and an annotated copy with its sound.
     """
     from mien import tables
@@ -181,7 +185,9 @@ def read(
     folder = _place(out, engine=engine, address=address)
     if folder:
         _refuse_an_input(tables.place(format, folder), paths)
-    settings = Settings(None if model is None else str(model), detector, min_face, abstain_below, pixels)
+    many = any(map(images.stands_for_many, paths))
+    copies = str(folder / images.COPIES) if folder and many and annotate else None
+    settings = Settings(None if model is None else str(model), detector, min_face, abstain_below, pixels, copies)
     if engine == "ray":
         good = _read_on_ray(
             paths,
@@ -196,7 +202,6 @@ def read(
         if not good:
             raise typer.Exit(1)
         return
-    many = any(map(images.stands_for_many, paths))
     if retry_failed and not (folder and many):
         raise UsageError("--retry-failed is for the job of a folder or list: name that, and the job's folder with -o")
     if any(map(images.is_video, paths)):
@@ -204,7 +209,9 @@ def read(
             model, detector=detector, min_face=min_face, threads=threads, abstain_below=abstain_below, max_pixels=pixels
         )
         pace = Pace(every, fps, smoothing)
-        if not _read_videos(paths, reader, out=folder, pace=pace, annotate=annotate, format=format, json=json):
+        if not _read_videos(
+            paths, reader, out=folder, pace=pace, annotate=annotate is not False, format=format, json=json
+        ):
             raise typer.Exit(1)
         return
     pictures = images.gather(paths)
@@ -216,7 +223,7 @@ def read(
         reader = Reader(
             model, detector=detector, min_face=min_face, threads=threads, abstain_below=abstain_below, max_pixels=pixels
         )
-        good = _read_all(pictures, reader, out=folder, format=format, json=json, annotate=annotate)
+        good = _read_all(pictures, reader, out=folder, format=format, json=json, annotate=annotate is not False)
     if not good:
         raise typer.Exit(1)
 
@@ -261,6 +268,8 @@ def _read_folder(
 
     if json:
         raise UsageError("--json prints a whole table at once: leave out -o, or write JSON lines with --format jsonl")
+    if settings.copies and Path(settings.copies).exists() and not (out / images.JOURNAL).exists():
+        raise UsageError(f"{settings.copies} is there already, and no job wrote it: choose another folder for -o")
     with terminal.stopped(f"the same command goes on in {out}"):
         return job_cli.read_folder(
             pictures, _folder(out), settings=settings, format=format, workers=workers, retry_failed=again
@@ -283,12 +292,13 @@ def _place(out: str | None, *, engine: str, address: str | None) -> Path | None:
 def _refuse_unused(context: typer.Context, paths: list[str], *, out: str | None) -> None:
     """Raises UsageError for an option that was given and that nothing named here uses."""
     many = any(images.stands_for_many(path) or storage.is_url(path) for path in paths)
+    on_ray = context.params["engine"] == "ray"
     copies = "is of the annotated copies that -o writes: name a folder with -o"
     if out is not None:
-        copies = "asks for annotated copies, and the job of a folder or list writes none: name the pictures themselves"
+        copies = "asks for annotated copies, and a job on Ray writes none: leave out --engine ray"
     whole = context.params["detector"] == "whole"
     used = {
-        "annotate": (out is not None and not (many and context.params["annotate"]), copies),
+        "annotate": (out is not None and not (on_ray and context.params["annotate"]), copies),
         "min-face": (not whole, "is of a search, and --detector whole searches nothing: choose another detector"),
         "format": (out is not None, "is of the table that -o writes: name a folder with -o"),
         "workers": (

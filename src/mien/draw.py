@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.ImageFont import FreeTypeFont
 
+from mien.images import SUFFIXES
 from mien.reader import Face, Reading
 
 SMALLEST_SIDE = 600  # px: a smaller picture is enlarged by a whole factor until its shorter side reaches this
@@ -81,8 +82,8 @@ def enlargement(width: int, height: int) -> int:
 
 
 def save(picture: Image.Image, path: Path) -> Path:
-    """Write a copy as its suffix says: .jpg or .png. What is too long for a JPEG becomes NAME.jpg.png. Gives the path."""
-    if max(picture.size) > JPEG_SIDE and path.suffix == ".jpg":
+    """Write a copy as its suffix says, JPEG or PNG. What is too long for a JPEG becomes NAME.jpg.png. Gives the path."""
+    if max(picture.size) > JPEG_SIDE and path.suffix.lower() in (".jpg", ".jpeg"):
         path = path.with_name(f"{path.name}.png")
     picture.save(path, quality=JPEG_QUALITY)  # PNG has no quality and ignores it
     return path
@@ -102,6 +103,15 @@ def copy_paths(sources: Iterable[Path], folder: Path) -> list[Path]:
         taken.add(str(path).lower())
         paths.append(folder / path.name)
     return paths
+
+
+def copy_below(folder: Path, source: str) -> Path:
+    """Where the annotated copy of `source` lies in `folder`: under the path as it is spelt, so that no two copies are alike. What
+    is no JPEG or PNG by its name, and what could be the copy of such a file, becomes NAME.png."""
+    path = Path(source)
+    parts = ["__up__" if part == ".." else part for part in path.relative_to(path.anchor).parts]
+    kept = path.suffix.lower() in (".jpg", ".jpeg", ".png") and Path(path.stem).suffix.lower() not in SUFFIXES
+    return folder.joinpath(*parts[:-1], parts[-1] if kept else f"{parts[-1]}.png")
 
 
 def _free_path(source: Path, folder: Path, taken: set[str]) -> Path:

@@ -41,6 +41,7 @@ LIST_TEXT: dict[str, Any] = {
 }  # how a list is opened
 # A spreadsheet takes a cell that starts so for a formula (OWASP, CSV injection), so `mien.tables` puts an apostrophe in front.
 # Apostrophes before it count, too: else two names would become one.
+JOURNAL, COPIES = "journal.jsonl", "annotated"  # in the folder of a job: its record, and the folder of annotated copies
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
@@ -162,7 +163,8 @@ def gather(paths: Iterable[str | Path]) -> list[Path]:
 
 def in_folder(folder: Path) -> list[Path]:
     """The files with a picture's name (`is_picture_name`) in `folder` and below, folder by folder, by name; links to folders are
-    not followed, as they may lead in circles. A folder below that cannot be opened is listed itself: whoever reads it says why.
+    not followed, as they may lead in circles, nor is a job's folder of annotated copies. A folder below that cannot be opened is
+    listed itself: whoever reads it says why.
 
     Raises UsageError when there is none, or `folder` itself cannot be opened.
     """
@@ -175,7 +177,7 @@ def in_folder(folder: Path) -> list[Path]:
         found.append(Path(error.filename))
 
     for place, folders, names in os.walk(folder, onerror=unopened):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not (name == COPIES and JOURNAL in names))
         found += [Path(place) / name for name in sorted(names) if is_picture_name(name)]
         videos += sum(is_video(Path(place) / name) for name in names)
     if not found:

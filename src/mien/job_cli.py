@@ -40,6 +40,8 @@ def read_folder(
         )
     print(f"{summary.read} read, {summary.no_face} without a face, {summary.failed} failed; {summary.faces} faces")
     print(f"wrote {printable(str(summary.out))}")
+    if settings.copies:
+        print(f"annotated copies in {printable(settings.copies)}")
     if summary.failed_before:
         complain(
             f"files that failed in an earlier run and were not tried again: {summary.failed_before}; to read them, "

@@ -24,7 +24,7 @@ from mien.worker import Settings, Worker
 if TYPE_CHECKING:
     from mien.reader import Reader, Reading
 
-JOURNAL = "journal.jsonl"
+JOURNAL = images.JOURNAL
 SCHEMA = 1
 # Reading processes, not threads: on two cores benchmarks/jobs.py found them a seventh faster (35.2 against 30.8 pictures
 # a second, benchmarks/results/jobs.json), and a decoder that crashes ends only one.
@@ -337,6 +337,8 @@ def _job(settings: Settings, format: str) -> dict[str, Any]:
     model = hashlib.sha256(reader.classifier.path.read_bytes()).hexdigest()
     named = asdict(replace(settings, model=model))
     del named["max_pixels"]  # a larger limit reads the same, and more
+    if named.pop("copies"):
+        named["annotated"] = True
     return {"schema": SCHEMA, "mien": mien.__version__, **named, "format": format}
 
 

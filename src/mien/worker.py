@@ -15,10 +15,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from mien import terminal
-from mien.errors import MienError
+from mien.errors import ImageError, MienError
 from mien.faces.detect import MIN_FACE
 from mien.images import MAX_PIXELS
 
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Settings:
     """What a `Reader` is made of, in words that can be passed to another process. model: a path, None is the bundled
-    one."""
+    one. copies: the folder that an annotated copy of each picture goes into, None for no copies."""
 
     model: str | None = None
     detector: str = "mtcnn"
     min_face: float = MIN_FACE
     abstain_below: float = 0.0
     max_pixels: int = MAX_PIXELS
+    copies: str | None = None
 
 
 class Worker:
@@ -119,7 +121,9 @@ def serve(settings: Settings, requests: IO[str], answers: IO[str]) -> None:
     for line in requests:
         path: str = json.loads(line)
         try:
-            table = tables.rows(_read(reader, path))
+            table = tables.rows(
+                _read(reader, path) if settings.copies is None else _copied(reader, path, settings.copies)
+            )
         except MienError as error:
             table = [tables.failure(path, str(error).removeprefix(f"{path}: "))]
         except MemoryError:
@@ -134,6 +138,22 @@ def _read(reader: "Reader", source: str) -> "Reading":
     if storage.is_url(source):
         return reader.read(storage.open_picture(source), source=source)
     return reader.read(source)
+
+
+def _copied(reader: "Reader", source: str, folder: str) -> "Reading":
+    """The reading of a file whose annotated copy lies in the folder by then. Raises ImageError also where it cannot be written:
+    what the table calls read has its copy."""
+    from mien import draw, images
+
+    pixels = images.load(source, max_pixels=reader.max_pixels)
+    reading = reader.read(pixels, source=source)
+    copy = draw.copy_below(Path(folder), source)
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        draw.save(draw.annotate(pixels, reading), copy)
+    except OSError as error:
+        raise ImageError(f"its copy {copy} cannot be written ({error.strerror or error})") from None
+    return reading
 
 
 if __name__ == "__main__":

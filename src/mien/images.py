@@ -39,9 +39,9 @@ LIST_TEXT: dict[str, Any] = {
     "errors": "surrogateescape",
     "newline": "",
 }  # how a list is opened
+JOURNAL, COPIES = "journal.jsonl", "annotated"  # in the folder of a job: its record, and the folder of annotated copies
 # A spreadsheet takes a cell that starts so for a formula (OWASP, CSV injection), so `mien.tables` puts an apostrophe in front.
 # Apostrophes before it count, too: else two names would become one.
-JOURNAL, COPIES = "journal.jsonl", "annotated"  # in the folder of a job: its record, and the folder of annotated copies
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))

@@ -63,6 +63,18 @@ def test_what_was_sampled_together_is_not_divided(data: Path, name: str) -> None
     assert len(held) == 10  # two of 28 groups: 14 rows at most
 
 
+def test_one_of_a_few_people_is_held_out(data: Path) -> None:
+    """Nine people, as ten folds of ten people leave them: each has more than a tenth of the rows."""
+    whole = source(data, label_rule="joint").load("train")
+    people = tuple("ab"[i % 2] if i < 30 else f"{i % 7}" for i in range(140))  # two of 15 rows, seven of 15 or 16
+    grouped = replace(whole, groups={"subject": people})
+    held = [row for row in range(140) if grouped.ids[row] in set(holdout_ids(grouped))]
+    assert len(held) in (15, 16) and len({people[row] for row in held}) == 1
+    uneven = tuple("one" if i < 100 else "two" if i < 120 else "three" for i in range(140))
+    assert len(holdout_ids(replace(whole, groups={"subject": uneven}))) == 20
+    assert holdout_ids(replace(whole, groups={"subject": ("one",) * 140})) == ()
+
+
 def test_a_run_remembers_the_part_that_it_left_out(data: Path, tmp_path: Path) -> None:
     choice, part = Choice("mien-small", settings=TINY), Part(2, 3)
     run = train(choice, source(data, part), tmp_path / "run", say=lambda line: None)

@@ -106,7 +106,7 @@ def test_folds_of_a_dataset_are_evaluated_and_pooled(
             "--split", "test", "--label-rule", "6-class", "--allow-partial", "--accept-mismatch", "-o", folds[-1],
         )  # fmt: skip
     capsys.readouterr()
-    run("pool", *folds, "-o", str(tmp_path / "all"), "--report", str(tmp_path / "all/page.html"))
+    run("pool", *folds, "-o", str(tmp_path / "all"), "--report", str(tmp_path / "pages/page.html"))
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "all/metrics.json").read_text())
     parts = [json.loads((Path(fold) / "metrics.json").read_text()) for fold in folds]
@@ -118,7 +118,7 @@ def test_folds_of_a_dataset_are_evaluated_and_pooled(
     each = np.array([part["accuracy"] for part in parts])
     assert f"their mean {100 * each.mean():.2f}, standard deviation {100 * each.std(ddof=1):.2f}." in printed
     assert [part["accuracy"] for part in found["parts"]] == each.tolist()
-    page = (tmp_path / "all/page.html").read_text()
+    page = (tmp_path / "pages/page.html").read_text()
     assert "<h2>Parts</h2>" in page and f"{found['n']:,} rows" in page
 
 

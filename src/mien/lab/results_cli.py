@@ -44,7 +44,7 @@ def pool(
     from mien.lab.evaluation import pooling
 
     found = pooling.pool(folds, out, page=report)
-    typer.echo(pooling.told(found))
+    typer.echo(pooling.as_text(found))
     written = [out / "scores.npz", out / "metrics.json", *([report] if report else [])]
     typer.echo(f"\nwritten: {', '.join(map(str, written))}")
 

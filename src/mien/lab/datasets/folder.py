@@ -2,9 +2,8 @@
 
 Sub-folders of an expression's directory (one per person, say) are read, too. Without train/valid/test the pictures are
 divided 80 / 10 / 10, or for cross-validation into ten folds, within each class, with a fixed seed; split "all" gives them
-undivided. With train and test but no valid, a tenth of train becomes
-valid. Directory names go through the vocabulary ("angry" and "Anger" are one class), so the alphabetical order of
-folders never decides a label.
+undivided. With train and test but no valid, a tenth of train becomes valid. Directory names go through the vocabulary
+("angry" and "Anger" are one class), so the alphabetical order of folders never decides a label.
 """
 
 from collections.abc import Callable, Container, Sequence

@@ -51,6 +51,7 @@ def pool(folders: Sequence[Path], out: Path, *, page: Path | None = None) -> dic
     }
     write(out, scores, found)
     if page is not None:
+        page.parent.mkdir(parents=True, exist_ok=True)
         notes = [found["leaks"]["sentence"], spread(found["parts"])]
         report.write_report(page, report.report(scores, notes=notes, clusters=scores.clusters, tables=_table(found)))
     return found
@@ -104,7 +105,7 @@ def spread(parts: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def told(found: Mapping[str, Any]) -> str:
+def as_text(found: Mapping[str, Any]) -> str:
     """The table of a `pool` result, as `mien evaluate` prints one, with the parts below."""
     return f"{printed(found)}\n{spread(found['parts'])}"
 

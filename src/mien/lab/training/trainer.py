@@ -228,8 +228,9 @@ def load_all(source: Source, recipe: Recipe) -> tuple[FaceDataset, dict[str, Fac
         return data, sets
     held = set(holdout_ids(data))
     if not held:
+        alone = f"rows of one {whole}" if (whole := identity(data)) else "rows"
         raise DataError(
-            f"{data.name} train: {len(data)} rows are too few to hold a tenth of them out; give more pictures, or a split valid"
+            f"{data.name} train: {len(data)} {alone} are too few to hold a tenth of them out; give more pictures, or a split valid"
         )
     kept = np.array([i for i, row in enumerate(data.ids) if row not in held])
     chosen = {
@@ -242,7 +243,11 @@ def load_all(source: Source, recipe: Recipe) -> tuple[FaceDataset, dict[str, Fac
 def _facts(choice: Choice, source: Source, recipe: Recipe, data: FaceDataset, seed: int) -> dict[str, Any]:
     """What must be the same for a run to be resumed."""
     whole = identity(data)
-    tenth = "a fixed stratified 10 % of train" if whole is None else f"a fixed 10 % of train, no {whole} divided"
+    tenth = (
+        "a fixed stratified 10 % of train"
+        if whole is None
+        else f"a fixed 10 % of train, no {whole} divided, one at least"
+    )
     rows = {"valid": "the valid split", "holdout": tenth}[source.select_on]
     return {
         "choice": runs.facts_of_choice(choice),

@@ -74,9 +74,15 @@ def test_copies_among_the_pictures_are_not_read(read: Callable[..., tuple[int, s
         assert status == 0 and printed.startswith("2 read, 1 without a face, 0 failed")
     assert len(images.in_folder(photos)) == 3
     assert len(images.in_folder(photos / "annotated")) == 3  # unless they are named
-    (photos / "b/annotated").mkdir()
-    Image.new("RGB", (9, 9)).save(photos / "b/annotated/own.png")  # no job's
-    assert len(images.in_folder(photos)) == 4
+
+
+def test_somebodys_own_folder_of_that_name_is_read(read: Callable[..., tuple[int, str, str]], photos: Path) -> None:
+    """Also in the folder of a job that writes no copies, when that goes on."""
+    (photos / "annotated").mkdir()
+    Image.new("RGB", (9, 9)).save(photos / "annotated/own.png")
+    for _ in range(2):
+        assert read("photos", "-o", "photos")[1].startswith("2 read, 2 without a face, 0 failed")
+        assert len(images.in_folder(photos)) == 4
 
 
 def test_a_job_with_copies_goes_on_with_them(read: Callable[..., tuple[int, str, str]], photos: Path) -> None:

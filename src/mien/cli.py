@@ -415,7 +415,7 @@ def _read_all(
                     written.append(draw.save(draw.annotate(pixels, reading), copy))
                 except OSError as error:  # what was read is kept
                     failed += 1
-                    complain(_no_copy(path, copy, error))
+                    complain(f"{path}: {draw.no_copy(copy, error)}")
             if not json:
                 _show(reading)
     finally:  # also what was read before Ctrl-C
@@ -454,11 +454,6 @@ def _refuse_what_lies_there(copies: list[Path], out: Path) -> None:
     found = next((copy for copy in copies if copy.exists()), None)
     if found and not tables.own(out):
         raise UsageError(f"{found} is there already, and no table of mien's beside it: choose another folder for -o")
-
-
-def _no_copy(path: Path, copy: Path, error: OSError) -> str:
-    reason = error.strerror or error
-    return f"{path}: its copy {copy} cannot be written ({reason}); check that folder or choose another -o"
 
 
 def _folder(path: Path) -> Path:

@@ -105,6 +105,11 @@ def copy_paths(sources: Iterable[Path], folder: Path) -> list[Path]:
     return paths
 
 
+def no_copy(copy: Path, error: OSError) -> str:
+    """Why a copy could not be written, and what to do."""
+    return f"its copy {copy} cannot be written ({error.strerror or error}); check that folder or choose another -o"
+
+
 def copy_below(folder: Path, source: str) -> Path:
     """Where the annotated copy of `source` lies in `folder`: under the path as it is spelt, so that no two copies are alike. What
     is no JPEG or PNG by its name, and what could be the copy of such a file, becomes NAME.png."""

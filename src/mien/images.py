@@ -177,7 +177,8 @@ def in_folder(folder: Path) -> list[Path]:
         found.append(Path(error.filename))
 
     for place, folders, names in os.walk(folder, onerror=unopened):
-        folders[:] = sorted(name for name in folders if not (name == COPIES and JOURNAL in names))
+        copies = JOURNAL in names and _makes_copies(Path(place) / JOURNAL)
+        folders[:] = sorted(name for name in folders if not (copies and name == COPIES))
         found += [Path(place) / name for name in sorted(names) if is_picture_name(name)]
         videos += sum(is_video(Path(place) / name) for name in names)
     if not found:
@@ -186,6 +187,15 @@ def in_folder(folder: Path) -> list[Path]:
             f"{folder}: no pictures in this folder; expected files ending in {' '.join(sorted(SUFFIXES))}{films}"
         )
     return found
+
+
+def _makes_copies(journal: Path) -> bool:
+    """Whether the job of this journal writes annotated copies: a folder of that name beside another's journal is somebody's own."""
+    try:
+        with journal.open("rb") as file:
+            return f'"{COPIES}": true'.encode() in file.readline()
+    except OSError:
+        return False
 
 
 def is_picture_name(name: str) -> bool:

@@ -338,7 +338,7 @@ def _job(settings: Settings, format: str) -> dict[str, Any]:
     named = asdict(replace(settings, model=model))
     del named["max_pixels"]  # a larger limit reads the same, and more
     if named.pop("copies"):
-        named["annotated"] = True
+        named[images.COPIES] = True  # which `images.in_folder` looks for
     return {"schema": SCHEMA, "mien": mien.__version__, **named, "format": format}
 
 

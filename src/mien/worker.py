@@ -152,7 +152,7 @@ def _copied(reader: "Reader", source: str, folder: str) -> "Reading":
         copy.parent.mkdir(parents=True, exist_ok=True)
         draw.save(draw.annotate(pixels, reading), copy)
     except OSError as error:
-        raise ImageError(f"its copy {copy} cannot be written ({error.strerror or error})") from None
+        raise ImageError(draw.no_copy(copy, error)) from None
     return reading
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mien.errors import DataError
 from mien.lab.evaluation.compare import FACTS, Comparison, model_table, pair_table, to_csv, to_markdown
@@ -10,20 +11,21 @@ from mien.lab.evaluation.paper_table import html_table
 from mien.lab.evaluation.report import page
 from mien.lab.evaluation.scores import Scores
 
-SCORES = "scores.npz"
+SCORES, METRICS = "scores.npz", "metrics.json"
 
 
 def load(paths: Sequence[Path]) -> tuple[dict[str, Scores], dict[str, dict[str, float]]]:
     """Scores and known facts (keys of `compare.FACTS`, from metrics.json beside the scores) by name. paths: Scores
     files, or folders that hold one called scores.npz."""
-    files = [_file(path) for path in paths]
+    files = [scores_file(path) for path in paths]
     named = dict(zip(names(files), files, strict=True))
     return {name: Scores.load(file) for name, file in named.items()}, {
         name: facts_beside(file) for name, file in named.items()
     }
 
 
-def _file(path: Path) -> Path:
+def scores_file(path: Path) -> Path:
+    """The Scores file itself, or the one in a folder. Raises DataError for a folder that holds none."""
     if path.is_dir() and not (path / SCORES).is_file():
         raise DataError(f"{path}: no {SCORES} in this folder; write one with `mien evaluate ... -o {path}`")
     return path / SCORES if path.is_dir() else path
@@ -46,16 +48,30 @@ def names(files: Sequence[Path]) -> list[str]:
 
 def facts_beside(file: Path) -> dict[str, float]:
     """The "model" entry of metrics.json in the file's folder; {} where there is none."""
-    beside = file.parent / "metrics.json"
     try:
-        held = json.loads(beside.read_text(encoding="utf-8")).get("model", {})
+        held = metrics_beside(file).get("model", {})
         return {key: float(held[key]) for key, _, _ in FACTS if key in held}
+    except (ValueError, TypeError) as error:
+        raise _unreadable(file, error) from None
+
+
+def metrics_beside(file: Path) -> dict[str, Any]:
+    """metrics.json in the file's folder; {} where there is none. Raises DataError for what is no such file."""
+    try:
+        held = json.loads((file.parent / METRICS).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise DataError(
-            f"{beside}: cannot be read ({error}); delete it, or write it again with `mien evaluate`"
-        ) from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from None
+    if not isinstance(held, dict):
+        raise _unreadable(file, f"it holds a {type(held).__name__}")
+    return held
+
+
+def _unreadable(file: Path, reason: object) -> DataError:
+    return DataError(
+        f"{file.parent / METRICS}: cannot be read ({reason}); delete it, or write it again with `mien evaluate`"
+    )
 
 
 def write(comparison: Comparison, out: Path) -> tuple[Path, ...]:

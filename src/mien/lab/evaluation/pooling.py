@@ -1,7 +1,6 @@
 """`mien pool`: the evaluations of a cross-validation's folds as one, every row answered by a network that has not learnt it.
 No torch."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -38,7 +37,7 @@ def pool(folders: Sequence[Path], out: Path, *, page: Path | None = None) -> dic
     parts, _ = compare_files.load(folders)
     scores = joined(parts)
     spans = intervals(scores, clusters=scores.clusters)
-    beside = [_beside(folder) for folder in folders]
+    beside = [compare_files.metrics_beside(compare_files.scores_file(folder)) for folder in folders]
     found = {
         **measured.summary(scores),
         "intervals": {name: asdict(span) for name, span in spans.items()},
@@ -134,16 +133,6 @@ def _folds(parts: Mapping[str, Scores]) -> str:
 
 def _said(values: list[Any]) -> Any:
     return values[0] if all(value == values[0] for value in values) else values
-
-
-def _beside(folder: Path) -> Mapping[str, Any]:
-    """metrics.json in the folder; empty where there is none."""
-    file = (folder if folder.is_dir() else folder.parent) / "metrics.json"
-    try:
-        found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found
 
 
 def _names(told: Sequence[str | None]) -> str:

@@ -68,8 +68,8 @@ def may_know(facts: Mapping[str, Any]) -> list[str]:
 
 def holdout_ids(data: FaceDataset) -> tuple[str, ...]:
     """The ids of the fixed tenth of a training split, stratified by class where single pictures are drawn. FER-2013's Training
-    has 1,236 surplus copies, which stay on one side with their originals; CK+'s subjects do, too. Of a few
-    subjects, each with more than a tenth of the rows, the one that is nearest to a tenth is held out."""
+    has 1,236 surplus copies, which stay on one side with their originals; CK+'s subjects do, too. Of a few subjects, each with more
+    than a tenth of the rows, the one that is nearest to a tenth is held out."""
     chosen: list[int] = []
     for rows_in_all, units in _strata(data):
         held = np.cumsum([len(rows) for rows in units])

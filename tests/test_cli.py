@@ -124,16 +124,6 @@ def test_rows_of_other_pictures_that_a_call_replaces_are_told(
     assert f"faces.{kind}: the rows of 1 other pictures there are replaced" in said[2]
 
 
-def test_a_full_disk_is_said_in_a_line(run, portrait: Path, tiny_model: Path, tmp_path: Path, monkeypatch) -> None:
-    def full(*arguments: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(tables, "write", full)
-    ran = run("read", portrait, "--model", tiny_model, "-o", tmp_path / "out")
-    assert ran.status == 1
-    assert ran.err.startswith("mien: No space left on device: check that there is space left where the output goes")
-
-
 def test_what_was_read_before_an_interruption_is_in_the_table(
     run, portrait: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ Exit status: 0 all read, 1 some failed, 2 wrong usage.
 """
 
 import contextlib
+import errno
 import importlib.util
 import math
 import os
@@ -40,10 +41,11 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2 if isinstance(error, UsageError | ModelError | DetectorError) else 1)
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.filename is None:  # writing to a full disk says no name
-            complain(f"{reason}: check that there is space left where the output goes, and run the same command again")
-        else:  # a folder where a file should go
-            complain(f"{error.filename}: {reason}")
+        told = (
+            reason if error.filename is None else f"{error.filename}: {reason}"
+        )  # what goes to a pipe, say, has no name
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        complain(f"{told}: free some space or choose another place, and run the same command again" if full else told)
         sys.exit(1)
 
 

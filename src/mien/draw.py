@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.ImageFont import FreeTypeFont
 
+from mien import writing
 from mien.images import SUFFIXES
 from mien.reader import Face, Reading
 
@@ -85,7 +86,9 @@ def save(picture: Image.Image, path: Path) -> Path:
     """Write a copy as its suffix says, JPEG or PNG. What is too long for a JPEG becomes NAME.jpg.png. Gives the path."""
     if max(picture.size) > JPEG_SIDE and path.suffix.lower() in (".jpg", ".jpeg"):
         path = path.with_name(f"{path.name}.png")
-    picture.save(path, quality=JPEG_QUALITY)  # PNG has no quality and ignores it
+    form = "PNG" if path.suffix.lower() == ".png" else "JPEG"
+    with writing.whole(path) as partial:
+        picture.save(partial, form, quality=JPEG_QUALITY)  # PNG has no quality and ignores it
     return path
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
-from mien import images, retry, storage, tables
+from mien import images, retry, storage, tables, writing
 from mien.errors import UsageError
 from mien.worker import Settings, Worker
 
@@ -145,8 +145,9 @@ class Journal:
             )
 
     def _write(self, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps(entry).encode() + b"\n")
-        self._file.flush()
+        with writing.named(self._folder / JOURNAL):
+            self._file.write(json.dumps(entry).encode() + b"\n")
+            self._file.flush()
 
     def _cut(self, end: int) -> None:
         self._file.truncate(end)

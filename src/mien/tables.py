@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mien import images
+from mien import images, writing
 from mien.errors import UsageError
 from mien.expressions import EXPRESSIONS
 from mien.reader import Face, Reading
@@ -95,7 +95,7 @@ def to_json(table: Iterable[Row]) -> str:
 def write_csv(table: Iterable[Row], path: Path, *, columns: Sequence[str] = COLUMNS) -> None:
     """Write the rows under `columns` as UTF-8; text that would pass for a formula, perhaps after apostrophes, gets
     a leading apostrophe."""
-    with path.open("w", **_CSV) as file:
+    with writing.whole(path) as partial, partial.open("w", **_CSV) as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(_harmless_row(row) for row in table)
@@ -103,13 +103,16 @@ def write_csv(table: Iterable[Row], path: Path, *, columns: Sequence[str] = COLU
 
 def write(table: Iterable[Row], kind: str, folder: Path) -> Path:
     """Write a whole table as `open_sink` lays it out; where it lies. It takes the place of what mien wrote there before."""
-    sink = open_sink(kind, folder)
-    try:
+    path = place(kind, folder)
+    if kind == "csv":
+        write_csv(table, path)
+    elif kind == "jsonl":
+        writing.text(path, "".join(map(_json_line, table)))
+    else:
+        sink = open_sink(kind, folder)
         sink.add(table)
         sink.commit()
-    finally:
-        sink.close()
-    return place(kind, folder)
+    return path
 
 
 class Sink(Protocol):
@@ -269,7 +272,7 @@ class LineSink:
     full = True  # a line is written as soon as it is known
 
     def __init__(self, path: Path, *, mark: int = 0, columns: Sequence[str] = COLUMNS) -> None:
-        self._file = path.open("r+" if mark else "w", **_CSV)
+        self._path, self._file = path, path.open("r+" if mark else "w", **_CSV)
         self._file.truncate(mark)
         self._file.seek(0, os.SEEK_END)
         self._table = csv.DictWriter(self._file, columns) if path.suffix == ".csv" else None
@@ -277,18 +280,21 @@ class LineSink:
             self._table.writeheader()
 
     def add(self, table: Iterable[Row]) -> None:
-        for row in table:
-            if self._table:
-                self._table.writerow(_harmless_row(row))
-            else:
-                self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        with writing.named(self._path):
+            for row in table:
+                if self._table:
+                    self._table.writerow(_harmless_row(row))
+                else:
+                    self._file.write(_json_line(row))
 
     def commit(self) -> int:
-        self._file.flush()
+        with writing.named(self._path):
+            self._file.flush()
         return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
-        self._file.close()
+        with writing.named(self._path):
+            self._file.close()
 
 
 class ParquetSink:
@@ -317,7 +323,8 @@ class ParquetSink:
         if self._rows:
             path = self._folder / _part(self._mark)
             unfinished = path.with_suffix(".unfinished")
-            self._parquet.write_table(self._pa.Table.from_pylist(self._rows, self._schema), unfinished)
+            with writing.named(path):
+                self._parquet.write_table(self._pa.Table.from_pylist(self._rows, self._schema), unfinished)
             unfinished.replace(path)
             self._mark += 1
             self._rows = []
@@ -370,6 +377,10 @@ def _face_row(source: str, number: int, face: Face, status: str) -> Row:
 
 def _row(**cells: str | int | float | None) -> Row:
     return {column: cells.get(column) for column in COLUMNS}
+
+
+def _json_line(row: Row) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
 
 
 def _harmless_row(row: Row) -> dict[str, str | int | float | None]:

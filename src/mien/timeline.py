@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mien import writing
 from mien.draw import COLOURS, INK, PLATE
 
 FIRST_BIN_S = 1 / 30  # s: a frame of most videos
@@ -67,7 +68,8 @@ def draw(strip: Strip, *, title: str) -> Image.Image:
 
 def save(strip: Strip, path: Path, *, title: str) -> None:
     """Write the picture as PNG."""
-    draw(strip, title=title).save(path)
+    with writing.whole(path) as partial:
+        draw(strip, title=title).save(partial, "PNG")
 
 
 def _bands(strip: Strip) -> np.ndarray:

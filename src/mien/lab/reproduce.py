@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mien import writing
 from mien.errors import DataError, MienError, UsageError
 from mien.lab.evaluation.intervals import intervals
 from mien.lab.evaluation.metrics import summary, value_of
@@ -199,9 +200,7 @@ def run_cells(
 
 def _store(scores: Scores, path: Path) -> None:
     """Without the features."""
-    partial = path.with_name(f".partial.{path.name}")
-    replace(scores, features=None).save(partial)
-    partial.replace(path)
+    replace(scores, features=None).save(path)
 
 
 def lay_out(
@@ -339,7 +338,7 @@ def write_pages(
     intro: Sequence[str] = (),
     sections: Mapping[str, str] | None = None,
 ) -> tuple[Path, Path, Path]:
-    """name.md, name.csv and name.html in `out`, each renamed into place. intro: sentences that state the budget and
+    """name.md, name.csv and name.html in `out`. intro: sentences that state the budget and
     what differs from the paper. sections: more HTML by heading (figures)."""
     lead = " ".join(intro)
     texts = {
@@ -349,7 +348,5 @@ def write_pages(
     }
     out.mkdir(parents=True, exist_ok=True)
     for suffix, text in texts.items():
-        partial = out / f".partial.{name}.{suffix}"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(out / f"{name}.{suffix}")
+        writing.text(out / f"{name}.{suffix}", text)
     return out / f"{name}.md", out / f"{name}.csv", out / f"{name}.html"

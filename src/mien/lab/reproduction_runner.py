@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mien import writing
 from mien.errors import DataError, UsageError
 from mien.lab import datasets, methods
 from mien.lab.datasets import FaceDataset
@@ -260,7 +261,7 @@ def remember(folder: Path, conduct: Conduct) -> None:
     if before and differing:
         raise UsageError(f"{folder} holds runs of another reproduction: {'; '.join(differing)}; choose another -o")
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(before | asked | given, indent=1), encoding="utf-8")
+    writing.text(path, json.dumps(before | asked | given, indent=1))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mien import images
+from mien import images, writing
 from mien.card import CropSpec, InputSpec
 from mien.errors import DataError, MienError, UsageError
 from mien.faces.align import cut
@@ -124,9 +124,8 @@ def align_one(task: Task) -> Outcome:
     picture = Image.fromarray(np.ascontiguousarray(crop))
     if picture.size != (task.side, task.side):  # a box or the whole picture comes at its own resolution
         picture = picture.resize((task.side, task.side), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    partial = task.target.with_suffix(".partial")
-    picture.save(partial, "PNG", compress_level=3)
-    partial.replace(task.target)
+    with writing.whole(task.target) as partial:
+        picture.save(partial, "PNG", compress_level=3)
     return outcome
 
 
@@ -180,9 +179,10 @@ def _begin(splits: Sequence[FaceDataset], out: Path, root: Path | None, side: in
         if changed:
             told = "; ".join(f"{key} {before.get(key)!r} before, {settings[key]!r} now" for key in changed)
             raise UsageError(f"{out} holds another alignment: {told}; name a new folder")
-    (out / ALIGNED).write_text(json.dumps(settings, indent=1), "utf-8")
+    writing.text(out / ALIGNED, json.dumps(settings, indent=1))
     for data in splits:
         (out / data.split).mkdir(exist_ok=True)
+        writing.clear(out / data.split)
 
 
 def _done(manifest: Path) -> dict[tuple[str, int], str]:

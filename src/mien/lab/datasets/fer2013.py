@@ -21,6 +21,7 @@ from typing import IO
 
 import numpy as np
 
+from mien import writing
 from mien.errors import DataError
 from mien.expressions import BASIC, FER2013, canonical
 from mien.lab.datasets.dataset import AbsentSplitError, FaceDataset, fingerprint
@@ -141,9 +142,8 @@ def read_csv(file: Path, *, cache: bool = True) -> Rows:
     rows = _decode(file)
     if cache:
         cached.parent.mkdir(parents=True, exist_ok=True)
-        partial = cached.with_suffix(f".{os.getpid()}.npz")
-        np.savez(partial, pixels=rows.pixels, labels=rows.labels, usage=rows.usage)
-        partial.replace(cached)
+        with writing.whole(cached) as partial, partial.open("wb") as held:
+            np.savez(held, pixels=rows.pixels, labels=rows.labels, usage=rows.usage)
     return rows
 
 

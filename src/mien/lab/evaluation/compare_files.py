@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mien import writing
 from mien.errors import DataError
 from mien.lab.evaluation.compare import FACTS, Comparison, model_table, pair_table, to_csv, to_markdown
 from mien.lab.evaluation.paper_table import html_table
@@ -80,9 +81,7 @@ def write(comparison: Comparison, out: Path) -> tuple[Path, ...]:
     texts = {"md": to_markdown(comparison), "csv": to_csv(comparison), "html": html(comparison)}
     paths = {out / f"comparison.{suffix}": text for suffix, text in texts.items()}
     for path, text in paths.items():
-        partial = path.with_name(f".partial.{path.name}")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        writing.text(path, text)
     return tuple(paths)
 
 

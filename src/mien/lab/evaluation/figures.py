@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mien import writing
 from mien.errors import DataError, UsageError
 from mien.lab.evaluation.calibration import Reliability, RiskCoverage
 from mien.lab.evaluation.eval_needed import needs_eval
@@ -72,7 +73,9 @@ def to_bytes(figure: "Figure", form: str = "png", *, dpi: int = 300) -> bytes:
 
 def save(figure: "Figure", path: Path, *, dpi: int = 300) -> Path:
     """Write the figure in the format of the path's suffix (.png or .svg) and return the path."""
-    path.write_bytes(to_bytes(figure, path.suffix.lstrip(".").lower(), dpi=dpi))
+    drawn = to_bytes(figure, path.suffix.lstrip(".").lower(), dpi=dpi)
+    with writing.whole(path) as partial:
+        partial.write_bytes(drawn)
     return path
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mien import writing
 from mien.classifier import Classifier
 from mien.errors import MienError, UsageError
 from mien.lab import datasets
@@ -120,7 +121,7 @@ def write(out: Path, scores: Scores, found: Mapping[str, Any]) -> None:
     """scores.npz and metrics.json into the folder."""
     out.mkdir(parents=True, exist_ok=True)
     scores.save(out / "scores.npz")
-    (out / "metrics.json").write_text(json.dumps(found, indent=1, sort_keys=True), encoding="utf-8")
+    writing.text(out / "metrics.json", json.dumps(found, indent=1, sort_keys=True))
 
 
 def costs_of(opened: Opened, data: FaceDataset) -> dict[str, float]:

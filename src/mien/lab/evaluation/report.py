@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mien import writing
 from mien.errors import DataError
 from mien.lab.evaluation.calibration import reliability, risk_coverage
 from mien.lab.evaluation.figures import class_histogram, confusion, reliability_diagram, risk_coverage_curve, to_bytes
@@ -118,12 +119,10 @@ def report(
 
 
 def write_report(path: Path, html: str) -> Path:
-    """Write the page beside the target and rename it into place."""
+    """Write the page, whole or not at all."""
     if path.suffix.lower() not in (".html", ".htm"):
         raise DataError(f"{path}: a report is one HTML file, give a name that ends in .html")
-    partial = path.with_name(f".partial.{path.name}")
-    partial.write_text(html, encoding="utf-8")
-    partial.replace(path)
+    writing.text(path, html)
     return path
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mien import writing
 from mien.errors import DataError
 
 PROTOCOL_FIELDS: tuple[str, ...] = (
@@ -78,7 +79,8 @@ class Scores:
                 held[name] = value.astype(np.float32)
         if self.clusters is not None:
             held["clusters"] = self.clusters.astype(str)
-        np.savez_compressed(path, **held)
+        with writing.whole(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **held)
 
     @classmethod
     def load(cls, path: Path) -> "Scores":

@@ -11,19 +11,19 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from mien import writing
+
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes beside the target, flushes to disk, then renames: at any moment the target is whole, old or new."""
+    """Flushed to disk before the target is replaced: at any moment it is whole, old or new."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        with partial.open("wb") as file:
+        with writing.whole(target) as partial, partial.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(target)
 
 
 BEST_ON_TEST = "best_on_test.ckpt"  # of the epoch that was best on watched rows: biased, kept to show by how much
@@ -94,15 +94,13 @@ class SaveEpoch(Checkpoint):
 
 
 def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
-    """Rows as CSV, written beside the target and renamed."""
+    """Rows as CSV, whole or not at all."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with writing.whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         for row in rows:
             writer.writerow({name: int(value) if name == "epoch" else f"{value:.6g}" for name, value in row.items()})
-    partial.replace(path)
 
 
 def _line(row: dict[str, float], improved: bool) -> str:

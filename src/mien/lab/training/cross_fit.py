@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mien import writing
 from mien.errors import DataError, UsageError
 from mien.lab.datasets import FaceDataset
 from mien.lab.datasets.ferplus import JOINT
@@ -147,12 +148,10 @@ def write_table(found: CrossFitted, data: FaceDataset, path: Path) -> None:
     head, confidence = believed(found, data)
     first = found.probabilities[head].argmax(axis=1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial.{path.name}")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with writing.whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["id", "label", "label_probability", "answer", "answer_probability"])
         for i in np.argsort(confidence, kind="stable"):
             top = found.probabilities[head][i, first[i]]
             label, answer = data.classes[data.labels[i]], found.classes[head][first[i]]
             rows.writerow([data.ids[i], label, f"{confidence[i]:.4f}", answer, f"{top:.4f}"])
-    partial.replace(path)

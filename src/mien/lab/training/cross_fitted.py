@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mien import writing
 from mien.errors import DataError, UsageError
 
 
@@ -23,14 +24,13 @@ class CrossFitted:
     facts: Mapping[str, Any]
 
     def save(self, path: Path) -> None:
-        """As a .npz, written beside the target and renamed. Raises UsageError for another name."""
+        """As a .npz, whole or not at all. Raises UsageError for another name."""
         check_name(path)
         told = {"facts": dict(self.facts), "default_head": self.default_head, "classes": dict(self.classes)}
         held: dict[str, Any] = {head: values.astype(np.float32) for head, values in self.probabilities.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".partial.{path.name}")
-        np.savez_compressed(partial, ids=np.array(self.ids, str), card=np.array(json.dumps(told)), **held)
-        partial.replace(path)
+        with writing.whole(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, ids=np.array(self.ids, str), card=np.array(json.dumps(told)), **held)
 
     @classmethod
     def load(cls, path: Path) -> "CrossFitted":

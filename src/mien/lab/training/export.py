@@ -12,6 +12,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from mien import writing
 from mien.card import METADATA_KEY, CropSpec, Head, ModelCard
 from mien.classifier import Classifier, Prediction
 from mien.errors import DataError, ModelError, UsageError
@@ -182,8 +183,7 @@ def export(
     pixels = runs.kept_crops(chosen[0]) if held is None else spec.pixels([sample.image for sample in held])
     batch = spec.normalise(pixels.astype(np.float32) / np.float32(255))
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.stem}.partial.onnx")
-    try:
+    with writing.whole(out) as partial:
         write_graph(trained, partial, faces=None if faces is None else spec.prepare(_spread(faces)))
         found = disagreement(trained, Classifier(partial), batch)
         allowed = form.tolerance
@@ -192,9 +192,6 @@ def export(
                 f"{out}: ONNX Runtime and torch differ by {found.largest:.2e} at most and {found.mean:.2e} on the mean of "
                 f"{len(batch)} faces; {form.weights} may differ by {allowed.largest} and {allowed.mean}"
             )
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
     return out
 
 

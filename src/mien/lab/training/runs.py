@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mien import writing
 from mien.card import InputSpec
 from mien.errors import DataError
 from mien.lab.datasets import FaceDataset
@@ -19,11 +20,10 @@ from mien.lab.training.recipes import Choice, resolve
 
 
 def write(folder: Path, facts: dict[str, Any]) -> None:
-    """run.json, written beside the target and renamed."""
+    """run.json, whole or not at all. What a killed run left half-written goes."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / ".run.json.partial"
-    partial.write_text(json.dumps(facts, indent=1, sort_keys=True), encoding="utf-8")
-    partial.replace(folder / "run.json")
+    writing.clear(folder)
+    writing.text(folder / "run.json", json.dumps(facts, indent=1, sort_keys=True))
 
 
 class Facts(dict[str, Any]):

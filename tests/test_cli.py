@@ -142,6 +142,26 @@ def test_what_was_read_before_an_interruption_is_in_the_table(
     assert row["source"] == str(portrait) and row["status"] == "ok"
 
 
+@pytest.mark.parametrize("kind", tables.FORMATS)
+def test_a_whole_table_outlives_a_repetition_that_is_interrupted(
+    run, portrait: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    twin = Path(shutil.copy(portrait, portrait.with_name("twin.png")))
+    command = ("read", portrait, twin, "--model", tiny_model, "-o", tmp_path, "--format", kind, "--no-annotate")
+    assert run(*command).status == 0
+    read = Reader.read
+
+    def interrupted(self: Reader, image: object, **options: str) -> Reading:
+        if options["source"].endswith("twin.png"):
+            raise KeyboardInterrupt
+        return read(self, image, **options)
+
+    monkeypatch.setattr(Reader, "read", interrupted)
+    with contextlib.suppress(KeyboardInterrupt):
+        run(*command)
+    assert tables.sources(tables.place(kind, tmp_path)) == {str(portrait), str(twin)}
+
+
 @pytest.mark.parametrize("job", [False, True], ids=["picture", "job"])
 def test_the_limit_of_pixels_can_be_moved(run, portrait: Path, tiny_model: Path, tmp_path: Path, job: bool) -> None:
     path = portrait.parent if job else portrait

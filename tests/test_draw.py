@@ -1,6 +1,7 @@
 """Annotated copies: where things are drawn, what the files carry, and what they are called."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,14 @@ def test_copies_never_collide(tmp_path: Path) -> None:
 def test_a_copy_never_overwrites_a_source(tmp_path: Path) -> None:
     sources = [tmp_path / "x.jpg", tmp_path / "x-mien.jpg"]
     assert not set(draw.copy_paths(sources, tmp_path)) & set(sources)
+
+
+def test_thousands_of_pictures_of_one_name_are_no_matter(tmp_path: Path) -> None:
+    sources = [tmp_path / str(number) / "image.jpg" for number in range(3000)]
+    started = time.process_time()
+    paths = draw.copy_paths(sources, tmp_path)
+    assert len(set(paths)) == 3000 and paths[:2] == [tmp_path / "image-mien.jpg", tmp_path / "image-mien-2.jpg"]
+    assert time.process_time() - started < 5  # s; every number tried anew for every picture takes 20
 
 
 def test_a_long_picture_is_not_enlarged_beyond_the_largest_side() -> None:

@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import sys
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import mien
 from mien import images, tables, terminal
 from mien.errors import ImageError, UsageError
 
@@ -150,6 +152,48 @@ def test_whole_numbers_made_of_eight_bits_stay_what_they_are() -> None:
     picture = Image.fromarray(grey)
     assert (images.load(picture.convert("I"))[..., 0] == grey).all()
     assert (images.load(Image.fromarray(grey.astype(np.int32) * 257))[..., 0] == grey).all()
+    assert (images.load(encoded(picture.convert("I"), "TIFF"))[..., 0] == grey).all()  # of 32 bits
+
+
+def test_an_orientation_that_only_xmp_tells_is_left_alone() -> None:
+    """As browsers and viewers do: what turns a picture is EXIF's tag."""
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    assert images.load(encoded(Image.new("RGB", (8, 5)), "JPEG", xmp=xmp)).shape == (5, 8, 3)
+
+
+def test_wide_grey_takes_little_more_than_the_picture() -> None:
+    values = np.full((2000, 3000), 40_000, np.uint16)
+    data = encoded(Image.fromarray(values), "PNG")
+    tracemalloc.start()
+    found = images.load(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (found == 156).all() and peak < 8 * values.nbytes
+
+
+def test_avif_that_calls_itself_a_picture_of_any_kind() -> None:
+    data = bytearray(encoded(Image.new("RGB", (64, 64), RED), "AVIF"))
+    assert data[8:12] == b"avif"
+    data[8:12] = b"mif1"
+    assert images.load(bytes(data)).shape == (64, 64, 3)
+
+
+def test_a_folder_may_be_called_as_a_data_url_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data:2024").mkdir()
+    Image.new("RGB", (8, 5)).save("data:2024/Smith, John.png")
+    assert [len(reading) for reading in mien.read_folder("data:2024", reader=mien.Reader(detector="whole"))] == [1]
+    with pytest.raises(UsageError, match="a data URL is no path"):
+        images.load("data:image/png;base64,AAAA")
+
+
+def test_a_pipe_is_no_list(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "list.txt")
+    pipe = os.open(tmp_path / "list.txt", os.O_RDWR)
+    os.write(pipe, b"a.jpg\n")
+    with pytest.raises(UsageError, match=r"cannot be opened \(.*seekable"):
+        images.opened_list(tmp_path / "list.txt")
+    os.close(pipe)
 
 
 def test_cmyk_jpeg_keeps_its_colours() -> None:

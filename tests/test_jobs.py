@@ -259,6 +259,33 @@ def test_a_table_that_no_job_wrote_is_not_overwritten(tree: Path, tmp_path: Path
     assert [path.name for path in out.iterdir()] == ["faces.csv"] and (out / "faces.csv").read_text() == "mine\n"
 
 
+@pytest.mark.parametrize("ending", ["", "\n"])
+def test_a_journal_that_no_job_wrote_is_kept(
+    tree: Path, tmp_path: Path, settings: worker.Settings, ending: str
+) -> None:
+    (tmp_path / "journal.jsonl").write_text('{"my": "diary"}' + ending)
+    with pytest.raises(UsageError, match=r"journal\.jsonl is there already|holds another job"):
+        jobs.run([tree / "hopper.jpg"], tmp_path, settings=settings, workers=1)
+    assert (tmp_path / "journal.jsonl").read_text() == '{"my": "diary"}' + ending
+    assert [path.name for path in tmp_path.iterdir()] == ["journal.jsonl"]
+
+
+def test_a_table_that_took_an_unbegun_jobs_place_is_kept(tree: Path, tmp_path: Path, settings: worker.Settings) -> None:
+    """The job was killed before it wrote a row."""
+    jobs.run([tree / "hopper.jpg"], tmp_path, settings=settings, workers=1)
+    journal, table = tmp_path / "journal.jsonl", tmp_path / "faces.csv"
+    first = journal.read_bytes().splitlines(keepends=True)[0]
+    for begun in (first, first[:9], b""):
+        journal.write_bytes(begun)
+        table.write_text("name,score\nme,1\n")
+        with pytest.raises(UsageError, match=r"faces\.csv is there already"):
+            jobs.run([tree / "hopper.jpg"], tmp_path, settings=settings, workers=1)
+        assert table.read_text() == "name,score\nme,1\n"
+        table.unlink()
+        jobs.run([tree / "hopper.jpg"], tmp_path, settings=settings, workers=1)
+        assert table.exists()
+
+
 @pytest.mark.parametrize("name", ["part-0.parquet", "part-00000-1a2b.snappy.parquet", "part-000000.parquet"])
 def test_a_table_of_another_programs_parts_is_kept(
     tree: Path, tmp_path: Path, settings: worker.Settings, tiny_model: Path, name: str

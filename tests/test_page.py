@@ -217,6 +217,28 @@ def test_a_picture_beyond_the_limit_is_sent_reduced(chromium: Any, tiny_model: P
     assert_framed(pixels, {**box, "expression": row["expression"]}, scale=pixels.shape[1] / 512)
 
 
+def test_pictures_far_from_the_screen_hold_no_pixels(page: Any, hopper: np.ndarray, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(8)]
+    for path in paths:
+        Image.fromarray(hopper).save(path)
+    upload(page, *paths)
+    drawn = "return document.querySelectorAll('figure canvas')[arguments[0]].toDataURL().length > 50_000"  # a blank one is short
+    until(lambda: page.execute_script(drawn, 0) and not page.execute_script(drawn, 7))
+    page.execute_script("document.querySelectorAll('article')[7].scrollIntoView()")
+    until(lambda: page.execute_script(drawn, 7) and not page.execute_script(drawn, 0))
+    page.execute_script("scrollTo(0, 0)")
+    until(lambda: page.execute_script(drawn, 0))
+    assert (canvas_pixels(page) > 0).any()
+
+
+def test_a_picture_that_the_browser_cannot_send_fails_alone(page: Any, portrait: Path, tmp_path: Path) -> None:
+    wide = tmp_path / "wide.png"
+    Image.new("L", (100_000, 300), 99).save(wide)
+    upload(page, wide, portrait)
+    assert [item.text for item in page.find_elements("css selector", "h3")] == ["wide.png", "hopper.png"]
+    assert find(page, "#status").text == "2 files read; the results are below."
+
+
 def test_a_video_over_time(page: Any, hopper: np.ndarray, tmp_path: Path) -> None:
     """Two persons, the second from half time on: two numbers that stay, a chart and a row for each."""
     actors = [
@@ -428,10 +450,15 @@ def test_unsure_below_one_half_and_numbers_that_stay(page: Any) -> None:
         const say = (confidence) => drawing.verdict({ expression: "sad", confidence });
         const box = (x) => ({ x, y: 0, width: 10, height: 10 });
         const tracker = new tracking.Tracker();
-        const steps = [[[box(0), box(50)], 0], [[box(51), box(2)], 0.5], [[], 0.7], [[box(3)], 1.2], [[box(3)], 3]];
+        const steps = [[[box(0), box(50)], 0], [[box(51), box(2)], 0.5], [[], 0.7], [[box(3)], 1.2], [[box(3)], 3],
+          [[], 3.5], [[], 4.6], [[box(3)], 4.7]];
         done([say(0.49), say(0.5), steps.map(([boxes, time]) => tracker.follow(boxes, time))]);
       });"""
-    assert page.execute_async_script(script) == ["unsure: sad 49%", "sad 50%", [[1, 2], [2, 1], [], [1], [3]]]
+    assert page.execute_async_script(script) == [
+        "unsure: sad 49%",
+        "sad 50%",
+        [[1, 2], [2, 1], [], [1], [1], [], [], [3]],
+    ]
 
 
 def test_what_cannot_be_read_is_said_and_saved(chromium: Any, address: str, tmp_path: Path) -> None:

@@ -336,3 +336,9 @@ def test_bundled_model_on_a_moving_smile(shared, name: str) -> None:
     readings = play(Follower(mien.Reader(min_face=60)), [actor], seconds=2)
     smiles = [face.smoothed_expression == "happy" for reading in readings for face in reading.tracked]
     assert len(smiles) == 30 and sum(smiles) >= 27
+
+
+def test_pictures_of_another_size_are_another_scene() -> None:
+    """Also those that are smaller than the thumbnail's blocks."""
+    cuts = Cuts()
+    assert [cuts.between(np.zeros((height, 40, 3), np.uint8)) for height in (40, 9, 9, 40)] == [False, True, True, True]

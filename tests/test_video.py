@@ -737,3 +737,26 @@ def test_bundled_model_on_a_smile_in_a_video(run, shared, tmp_path: Path, capsys
     assert not exit.value.code
     (track,) = rows(tmp_path / "out" / "tracks.csv")
     assert track["expression"] == "happy" and float(track["share"]) > 0.9
+
+
+def test_colons_are_no_protocols(run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path whose name begins as a URL does."""
+    monkeypatch.chdir(tmp_path)
+    clip.rename("12:30.mp4")
+    assert run("read", "12:30.mp4", "-o", "a:b")[0] == 0
+    assert {"faces.csv", "annotated.mp4"} <= {path.name for path in Path("a:b").iterdir()}
+    with Video("a:b/annotated.mp4") as copy:
+        assert len(list(copy.frames())) == 10
+
+
+def test_frames_that_outgrow_the_limit_end_the_video(tmp_path: Path) -> None:
+    small = films.write(tmp_path / "a.ts", numbered(240))  # longer than what is looked at for the header
+    large = films.write(tmp_path / "b.ts", [np.kron(image, np.ones((2, 2, 1), np.uint8)) for image in numbered(6)])
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(small.read_bytes() + large.read_bytes())
+    with Video(joined, max_pixels=SIZE[0] * SIZE[1]) as video:
+        assert {frame.image.shape[:2] for frame in video.frames()} == {SIZE[::-1]}
+    (problem,) = video.problems
+    assert "s on it has 0.3 megapixels a frame, the limit is 0.1; reduce the video or raise the limit" in problem
+    with Video(joined) as video:
+        assert len({frame.image.shape for frame in video.frames()}) == 2

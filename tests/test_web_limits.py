@@ -1,10 +1,12 @@
 """Every limit, met by a request that goes beyond it; and that what was refused leaves nothing behind."""
 
 import contextlib
+import gc
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from mien.reader import Reader
 from mien.web import app as web
 from mien.web import work
 from mien.web.limits import MIB, Limits
+from mien.web.uploads import Picture
 from mutants import encode
 from serving import in_thread, pictures
 
@@ -239,3 +242,27 @@ def test_a_client_that_hangs_up_costs_nothing_more(reader: Reader, slow: Slow) -
         slow.allowed.set()
         assert post(client, ("a", BLANK)).status_code == 200
         assert slow.seen <= 3  # the first and the last; one that waited may just have been taken up, but never both
+
+
+def test_what_is_given_up_while_it_waits_is_let_go(reader: Reader, slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes are nobody's any more when `max_memory` no longer counts them."""
+
+    class Bytes(bytearray):
+        """What a weak reference can watch."""
+
+    kept: list[weakref.ref[Bytes]] = []
+    read = work.Work.rows
+
+    async def watched(self: work.Work, uploaded: Sequence[Picture]) -> object:
+        data = [Bytes(picture.data) for picture in uploaded]
+        kept.extend(map(weakref.ref, data))
+        return await read(self, [Picture(picture.name, data.pop(0)) for picture in uploaded])
+
+    monkeypatch.setattr(work.Work, "rows", watched)
+    reader.detector = slow
+    with serve(reader, seconds=2) as client:
+        in_parallel(client, 4)  # one is being searched, three wait for its thread
+        assert settled(client) and len(kept) == 4
+        gc.collect()
+        assert sum(data() is not None for data in kept) <= 1
+        slow.allowed.set()

@@ -401,6 +401,7 @@ def _read_all(
     table: list[tables.Row] = []
     written: list[Path] = []
     failed = 0
+    interrupted = True
     try:
         for path, copy in zip(pictures, copies, strict=True):
             try:
@@ -420,8 +421,11 @@ def _read_all(
                     complain(f"{path}: {draw.no_copy(copy, error)}")
             if not json:
                 _show(reading)
+        interrupted = False
     finally:  # also what was read before Ctrl-C
-        if out:
+        if out and interrupted and tables.sources(tables.place(format, out)) - {str(row["source"]) for row in table}:
+            complain(f"{tables.place(format, out)}: left as it was, as it holds pictures that were not reached")
+        elif out:
             _say(f"wrote {tables.write(table, format, out)}", *(f"wrote {copy}" for copy in written), quiet=json)
     if json:
         print(tables.to_json(table))

@@ -6,6 +6,9 @@ size. Pixels are all that a copy carries: no EXIF, no position.
 
 import math
 import os
+import re
+import zlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,8 @@ LARGEST_FACTOR = 8
 LARGEST_SIDE = 16_000  # px: a picture is not enlarged beyond this
 JPEG_SIDE = 65_500  # px: libjpeg's JPEG_MAX_DIMENSION (jmorecfg.h)
 NAME_BYTES = 255  # of a file's name on the usual file systems
+UP, ROOT = "__up__", "__root__"  # in the path of a copy, for .. and for where an absolute path starts
+_SPECIAL = re.compile(rf"_*({UP}|{ROOT}.*)$")  # a folder of that name gets one more _
 SMALLEST_TYPE = 11  # px
 JPEG_QUALITY = 92
 GAP, BAR, PERCENT, ROW = 0.4, 3.2, 2.9, 1.3  # of the panel, in multiples of the type's size
@@ -101,8 +106,9 @@ def copy_paths(sources: Iterable[Path], folder: Path) -> list[Path]:
     sources = list(sources)
     taken = {os.path.realpath(source).lower() for source in sources}
     paths = []
+    numbers: Counter[str] = Counter()  # how often each name was asked for
     for source in sources:
-        path = _free_path(source, Path(os.path.realpath(folder)), taken)
+        path = _free_path(source, Path(os.path.realpath(folder)), taken, numbers)
         taken.add(str(path).lower())
         paths.append(folder / path.name)
     return paths
@@ -117,18 +123,27 @@ def copy_below(folder: Path, source: str) -> Path:
     """Where the annotated copy of `source` lies in `folder`: under the path as it is spelt, so that no two copies are alike. What
     is no JPEG or PNG by its name, and what could be the copy of such a file, becomes NAME.png."""
     path = Path(source)
-    parts = ["__up__" if part == ".." else part for part in path.relative_to(path.anchor).parts]
+    parts = [
+        UP if part == ".." else f"_{part}" if _SPECIAL.match(part) else part
+        for part in path.relative_to(path.anchor).parts
+    ]
+    above = [f"{ROOT}{path.drive.rstrip(':')}"] if path.anchor else []
     kept = path.suffix.lower() in (".jpg", ".jpeg", ".png") and Path(path.stem).suffix.lower() not in SUFFIXES
-    return folder.joinpath(*parts[:-1], parts[-1] if kept else f"{parts[-1]}.png")
+    stem, ending = (path.stem, path.suffix) if kept else (path.name, ".png")
+    if (name := _name(stem, ending)) != f"{stem}{ending}":  # too long: cut, but like no other
+        name = _name(stem, f"-{zlib.crc32(os.fsencode(path.name)):08x}{ending}")
+    return folder.joinpath(*above, *parts[:-1], name)
 
 
-def _free_path(source: Path, folder: Path, taken: set[str]) -> Path:
+def _free_path(source: Path, folder: Path, taken: set[str], numbers: Counter[str]) -> Path:
     suffix = ".jpg" if source.suffix.lower() in (".jpg", ".jpeg", ".jfif") else ".png"
-    path, number = folder / _name(source.stem, f"-mien{suffix}"), 1
-    while {str(path).lower(), f"{path}.png".lower()} & taken:  # `save` may append .png
-        number += 1
-        path = folder / _name(source.stem, f"-mien-{number}{suffix}")
-    return path
+    asked = f"{source.stem}{suffix}".lower()
+    while True:
+        numbers[asked] += 1
+        number = f"-{numbers[asked]}" if numbers[asked] > 1 else ""
+        path = folder / _name(source.stem, f"-mien{number}{suffix}")
+        if not {str(path).lower(), f"{path}.png".lower()} & taken:  # `save` may append .png
+            return path
 
 
 def _name(stem: str, ending: str) -> str:

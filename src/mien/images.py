@@ -48,6 +48,7 @@ _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a scheme has two letters or more, a Windows drive one
 
+_STRIP = 256  # rows
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNS = {  # EXIF orientation -> what puts the picture upright (EXIF 2.32, table of tag 274)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -102,7 +103,7 @@ def refuse_what_is_no_picture(source: str | Path) -> None:
     text = str(source)
     if not text:
         raise UsageError("the path is empty: expected a picture's, a folder's or a list's")
-    if re.match("data:[^/]*/[^/]*,", text) and not is_folder(source):
+    if re.match("data:[^/]*/[^/]*,", text) and not is_folder(text.partition("/")[0]):
         raise UsageError(f"{text[:30]}...: a data URL is no path; decode its base64 and pass the bytes")
     if (found := _URL.match(text)) and not is_folder(found[0]):  # a folder may be called photos:
         is_storage = "://" in text and not text.lower().startswith("http")
@@ -225,7 +226,8 @@ def opened_list(path: Path) -> tuple[Path, list[str]]:
             names = names_in_list(file, path)
             return (Path(), [bare(name) for name in names]) if own else (path.parent, names)
     except OSError as error:
-        raise UsageError(f"{path}: the list cannot be opened ({error.strerror}); check its path") from None
+        reason = error.strerror or str(error)  # a pipe's
+        raise UsageError(f"{path}: the list cannot be opened ({reason}); check its path") from None
 
 
 def listed(start: Path, name: str) -> Path:
@@ -334,12 +336,17 @@ def told_size(data: bytes | bytearray) -> tuple[int, int] | None:
 
 
 def _brand(file: IO[bytes], name: str) -> bytes:
-    """What an ISO media file (HEIC, AVIF) calls itself, b"" of others. Raises ImageError for an empty file."""
-    head = file.read(16)
+    """What an ISO media file (HEIC, AVIF) calls itself, b"" of others; AVIF may call itself a picture of any kind first, and AVIF
+    only among what it is compatible with. Raises ImageError for an empty file."""
+    head = file.read(64)
     file.seek(0)
     if not head:
         raise ImageError(f"{name}: the file is empty")
-    return head[8:12] if head[4:8] == b"ftyp" else b""
+    if head[4:8] != b"ftyp":
+        return b""
+    brand, end = head[8:12], int.from_bytes(head[:4])
+    compatible = {head[at : at + 4] for at in range(16, min(end, len(head)), 4)}
+    return b"avif" if brand == b"mif1" and b"avif" in compatible and b"heic" not in compatible else brand
 
 
 def _from_file(file: IO[bytes], name: str, max_pixels: int) -> np.ndarray:
@@ -400,22 +407,27 @@ def _wide_grey(picture: Image.Image, name: str) -> Image.Image:
     262); Pillow unpacks 12 of them, and leaves white at 0. A picture that was made in memory from 8 bits still holds those.
     A PNG's transparent grey is laid on white. Raises ImageError where values need more than 16 bits."""
     tags = getattr(picture, "tag_v2", {})
-    values = np.asarray(picture).astype(np.int64)
-    if values.max(initial=0) > 65_535:  # the range of 32 bits is anybody's guess
-        raise ImageError(
-            f"{name}: grey values up to {values.max()} need more than 16 bits; save it with 8 or 16 bits first"
-        )
-    in_memory = picture.format is None and values.max(initial=0) < 256
-    bits = 8 if in_memory else min(16, int(tags.get(258, (16,))[0]))  # of 32 bits the lower 16 are used
-    clear = values == picture.info.get("transparency")
-    values = np.clip(values, 0, 2**bits - 1)
-    if tags.get(262) == 0:
-        values = 2**bits - 1 - values
-    return Image.fromarray(np.where(clear, 255, values >> (bits - 8)).astype(np.uint8))
+    values = np.asarray(picture)
+    highest = int(values.max(initial=0))
+    if highest > 65_535:  # the range of 32 bits is anybody's guess
+        raise ImageError(f"{name}: grey values up to {highest} need more than 16 bits; save it with 8 or 16 bits first")
+    told = int(tags.get(258, (32 if picture.format is None else 16,))[0])
+    bits = 8 if told == 32 and highest < 256 else min(16, told)  # what has 32 bits holds 8 or 16
+    grey = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _STRIP):  # int32 of the whole would take more memory than the picture
+        strip = values[top : top + _STRIP].astype(np.int32)
+        clear = strip == picture.info.get("transparency")
+        strip = np.clip(strip, 0, 2**bits - 1)
+        if tags.get(262) == 0:
+            strip = 2**bits - 1 - strip
+        grey[top : top + _STRIP] = np.where(clear, 255, strip >> (bits - 8))
+    return Image.fromarray(grey)
 
 
 def _orientation(picture: Image.Image) -> int:
     """The EXIF orientation, 1 (upright) where there is none or the EXIF block is damaged."""
+    for name in ("xmp", "XML:com.adobe.xmp"):  # where Pillow would look next; a viewer does not
+        picture.info.pop(name, None)
     try:
         return int(picture.getexif().get(_ORIENTATION, 1))
     except Exception:  # a damaged EXIF block is no reason to refuse the pixels

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -112,13 +112,19 @@ class Journal:
         self._take_up(self._job, self._folder / JOURNAL)
 
     def close(self) -> None:
-        self._file.close()
+        with writing.named(self._folder / JOURNAL):
+            self._file.close()
 
     def _take_up(self, job: dict[str, Any], path: Path) -> None:
         """Go through what is there, keep what the table can honour and cut off the rest."""
         self._file.seek(0)
         first = self._file.readline()
         if not first.endswith(b"\n"):
+            if not _line(job).startswith(first):  # else it was killed before its first line was whole
+                raise UsageError(
+                    f"{path} is there already, and mien did not write it: move it away, or choose another folder for -o"
+                )
+            tables.refuse_foreign(tables.place(self._format, path.parent))
             self._cut(0)
             return self._write(job)
         found = _parsed(first, path)
@@ -134,6 +140,8 @@ class Journal:
                 break
             end, self.mark, check = end + len(line), mark, found_check
             self.done.update({outcome.source: outcome for outcome in outcomes})
+        if not self.mark:
+            tables.refuse_foreign(tables.place(self._format, path.parent))
         self._refuse_another_table(check)
         self._cut(end)
 
@@ -146,12 +154,17 @@ class Journal:
 
     def _write(self, entry: dict[str, Any]) -> None:
         with writing.named(self._folder / JOURNAL):
-            self._file.write(json.dumps(entry).encode() + b"\n")
+            self._file.write(_line(entry))
             self._file.flush()
 
     def _cut(self, end: int) -> None:
         self._file.truncate(end)
         self._file.seek(end)
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    """Of the journal."""
+    return json.dumps(entry).encode() + b"\n"
 
 
 def run(

@@ -202,7 +202,11 @@ class Cuts:
     def between(self, image: np.ndarray) -> bool:
         """Whether there is a cut between the last frame and this one, RGB uint8 (H, W, 3)."""
         before, self._before = self._before, thumbnail(image)
-        return before is not None and float(before @ self._before) < CUT
+        if before is None:
+            return False
+        return (
+            before.shape != self._before.shape or float(before @ self._before) < CUT
+        )  # tiny pictures have fewer blocks
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:

@@ -65,7 +65,8 @@ class Video:
         if format is None and not os.path.isfile(path):  # noqa: PTH113 - os.path does not raise on a NUL byte
             raise VideoError(f"{path}: no such file" if not os.path.exists(path) else f"{path}: not a regular file")  # noqa: PTH110
         try:
-            self._container = av.open(self.path, format=format, options=options or {}, metadata_errors="replace")
+            name = self.path if format else _file(path)
+            self._container = av.open(name, format=format, options=options or {}, metadata_errors="replace")
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise VideoError(f"{path}: cannot be opened as a video ({_reason(error)})") from None
         self._stream = self._container.streams.best("video")  # not the picture of a cover
@@ -76,7 +77,8 @@ class Video:
         self._time_s = self._end_s = -np.inf  # when the last frame is shown, and until when
         self._others_end_s = -np.inf  # when what is no picture ends
         self._damaged: list[float] = []  # s, where something did not decode
-        self._check(max_pixels)
+        self._max_pixels = max_pixels
+        self._check()
         self._stream.thread_type = "AUTO"
 
     @property
@@ -113,6 +115,9 @@ class Video:
         for number, (frame, time_s) in enumerate(self._decoded()):
             if number % pace.every or time_s < tick - 1e-6:
                 continue
+            if self._pixels(frame) > self._max_pixels:  # in a stream whose frames change their size
+                self.problems.append(f"from {time_s:.2f} s on it has {self._too_large(self._pixels(frame))}")
+                return
             if pace.fps is not None:
                 tick = time_s if tick == -np.inf else tick
                 tick += (1 + np.floor((time_s - tick) * pace.fps + 1e-6)) / pace.fps
@@ -128,15 +133,21 @@ class Video:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _check(self, max_pixels: int) -> None:
+    def _check(self) -> None:
         """Refuse what cannot be decoded or is too large, and close it."""
         codec = self._stream.codec_context
-        pixels = self._shown_width(codec.width) * codec.height if codec else 0
-        if codec is None or pixels > max_pixels:
+        if codec is None or self._pixels(codec) > self._max_pixels:
             self.close()
-            size = f"{pixels / 1e6:.1f} megapixels a frame, the limit is {max_pixels / 1e6:.1f}"
-            too_large = f"{size}; reduce the video or raise {RAISED}"
-            raise VideoError(f"{self.path}: {too_large if codec else 'its codec is unknown; convert it to H.264'}")
+            reason = self._too_large(self._pixels(codec)) if codec else "its codec is unknown; convert it to H.264"
+            raise VideoError(f"{self.path}: {reason}")
+
+    def _pixels(self, stored: Any) -> int:
+        """Of a frame as it is shown; stored: it, or its codec."""
+        return self._shown_width(stored.width) * int(stored.height)
+
+    def _too_large(self, pixels: int) -> str:
+        size = f"{pixels / 1e6:.1f} megapixels a frame, the limit is {self._max_pixels / 1e6:.1f}"
+        return f"{size}; reduce the video or raise {RAISED}"
 
     def _shown_width(self, width: int) -> int:
         """Of a stored frame's width, px: what makes its pixels square (ITU-T H.264, sample aspect ratio)."""
@@ -234,7 +245,7 @@ class AnnotatedVideo:
     def __init__(self, folder: Path, source: Video) -> None:
         """Writes annotated.mp4 into the folder, or annotated.mkv where MP4 cannot carry the sound's codec; sound that
         neither can carry is left out. Raises UsageError where a folder has that name."""
-        self._sound = Sound(source.path)
+        self._sound = Sound(_file(source.path))
         self.problems: list[str] = []
         suffix = self._sound.suffix
         if suffix is None:
@@ -247,7 +258,7 @@ class AnnotatedVideo:
             raise UsageError(
                 f"{self.path} is a folder, but the annotated video goes there; choose another folder for -o"
             )
-        self._container = _av().open(str(self.path), "w")
+        self._container = _av().open(_file(self.path), "w")
         self._pictures = self._container.add_stream("libx264", rate=source.rate)
         self._pictures.pix_fmt = "yuv420p"
         self._pictures.codec_context.time_base = TICK
@@ -377,6 +388,11 @@ def _av() -> Any:
     except ImportError:
         raise UsageError('videos and cameras need the extra video; run `pip install "mien[video]"`') from None
     return av
+
+
+def _file(path: str | Path) -> str:
+    """The path as libavformat takes it: "12:30.mp4" alone would be of a protocol called 12."""
+    return f"file:{path}"
 
 
 def _carries(format: str, sound: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import { drawFaces } from "./drawing.js";
 import { Item, describe, found, save, toCsv } from "./results.js";
-import { Refused, cameraFrames, decode, describeModel, dropped, encoded, isVideo, newCanvas, read, videoFrames } from "./sources.js";
+import { cameraFrames, decode, describeModel, dropped, encoded, isVideo, newCanvas, read, videoFrames } from "./sources.js";
 import { Tracker } from "./tracking.js";
 
 const LOOPBACK = /^(localhost|127(\.\d+){3}|\[::1\])$/;
@@ -10,6 +10,11 @@ const REDRAW = 1; // s between two updates of a timeline
 const SPEAK = 3; // s between two announcements of what the camera shows
 
 const part = (id) => document.getElementById(id);
+/** Tells the items that come near the screen, or leave it. */
+const nearby = new IntersectionObserver(
+  (entries) => entries.forEach(({ target, isIntersecting }) => state.items.find((item) => item.element === target)?.come(isIntersecting)),
+  { rootMargin: "1000px" },
+);
 const state = { token: "", model: null, items: [], stop: null };
 
 function say(text) {
@@ -112,18 +117,22 @@ async function takeFile(file, signal) {
 async function takePicture(file, signal) {
   const item = new Item(file.name);
   const { limits } = await model();
-  const picture = await decode(file, limits.pixels);
   try {
+    const picture = await decode(file, limits.pixels);
     const { rows, width } = await readPicture(file, picture, signal);
     add(item);
     item.rows = rows;
-    if (picture) item.showPicture(picture.canvas, rows, width);
+    if (picture) {
+      item.showPicture(picture.canvas, rows, width);
+      item.again = async () => (await decode(file, limits.pixels))?.canvas;
+      nearby.observe(item.element);
+    }
     item.showFaces(rows);
     if (picture) offerCopy(item, file, picture.width);
     else item.note("This browser cannot show this format; the numbers are right all the same.");
     return `${file.name}: ${describe(rows)}`;
   } catch (error) {
-    if (!(error instanceof Refused) || [0, 401].includes(error.status)) throw error;
+    if (error.name === "AbortError" || [0, 401].includes(error.status)) throw error;
     add(item);
     return item.fail(error.message);
   }
@@ -150,8 +159,9 @@ function scaled(row, scale) {
 function offerCopy(item, file, width) {
   item.saveButton.hidden = false;
   item.saveButton.onclick = async () => {
-    const { canvas } = await decode(file, Infinity);
-    await saveCopy(canvas, found(item.rows), canvas.width / width, file.name);
+    const whole = await decode(file, Infinity);
+    if (!whole) return say(`${file.name} is no longer there, or is another picture by now: choose it again.`);
+    await saveCopy(whole.canvas, found(item.rows), whole.canvas.width / width, file.name);
   };
 }
 
@@ -275,6 +285,7 @@ function saveCsv() {
 
 function clear() {
   if (mustWait()) return;
+  nearby.disconnect();
   state.items = [];
   part("list").replaceChildren();
   part("results-head").hidden = true;

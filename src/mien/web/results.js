@@ -18,6 +18,8 @@ export class Item {
     this.name = name;
     this.rows = [];
     this.failed = false;
+    this.again = null; // gives the picture, as a canvas, once more
+    this.near = true;
     this.element = part.querySelector("article");
     this.canvas = part.querySelector("canvas");
     this.faces = part.querySelector(".faces");
@@ -27,8 +29,18 @@ export class Item {
     this.canvas.hidden = true;
   }
 
+  /** Near the screen the picture is drawn; elsewhere its canvas keeps its place, but no pixels, as there may be thousands. */
+  async come(near) {
+    if (this.near === near) return;
+    this.near = near;
+    if (!near) this.canvas.width = this.canvas.width; // which clears it
+    const picture = near && (await this.again());
+    if (picture && this.near) this.showPicture(picture, this.rows, this.width);
+  }
+
   /** The picture with the boxes of `rows`. width: of the picture whose px the rows are in. */
   showPicture(source, rows, width) {
+    this.width = width;
     const scale = Math.min(1, 1600 / Math.max(source.width, source.height));
     this.canvas.width = Math.round(source.width * scale);
     this.canvas.height = Math.round(source.height * scale);

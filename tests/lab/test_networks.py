@@ -465,6 +465,17 @@ def test_a_deeper_mien_small_answers_at_first_as_the_shallower_one_that_it_goes_
     assert all(deep.get_parameter(f"trunk.{place}.norm.weight").grad.any() for place in added)
 
 
+def test_an_enlarging_mien_small_sees_the_picture_larger() -> None:
+    plain, larger = MienSmall(widths=(4, 8), depths=(1, 1)), MienSmall(widths=(4, 8), depths=(1, 1), enlarge=1.5)
+    torch.manual_seed(0)
+    small, large = (options.build(Shape(1, 8, 24)).eval() for options in (plain, larger))
+    large.load_state_dict(small.state_dict())
+    faces = torch.rand(2, 1, 24, 24)
+    enlarged = F.interpolate(faces, size=(36, 36), mode="bilinear")
+    assert torch.allclose(large(faces).logits, small(enlarged).logits, atol=1e-6)
+    assert (plain.minimum_size, larger.minimum_size) == (4, 3)
+
+
 def test_a_shallower_mien_small_does_not_go_on_from_a_deeper_one(tmp_path) -> None:
     torch.save(MienSmall(widths=(4, 8), depths=(3, 2)).build(Shape(1, 8, 24)).state_dict(), tmp_path / "weights.pth")
     network = MienSmall(widths=(4, 8), depths=(1, 2)).build(Shape(1, 8, 24))

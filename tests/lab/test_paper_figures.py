@@ -74,6 +74,10 @@ def test_the_lambda_curve_shows_printed_beside_measured(tmp_path: Path) -> None:
     assert "measured here" not in without
     assert "measured here" in with_ours
     assert without.index(">0.01<") < without.index(">0.5<")
+    other = Number("Fig. 6", "lambda 0.5, by eq. 12", "AffectNet-7", 63.36, "%", "affectnet", "accuracy", "ad-corre")
+    both = [*measured, Cell(other, Measured((51.0,), 51.0, 48.0, 52.0, "", (), "", None), "measured")]
+    drawn = draw_figures("ad-corre", tmp_path, both, Plan("cpu"), number="6")[0].pictures[0].data.decode()
+    assert "measured here, by eq. 12" in drawn and ">12<" not in drawn and drawn.count(">0.5<") == 1
     (entry,) = draw_figures("ad-corre", tmp_path, [], Plan("cpu"), number="6")
     assert "no printed numbers of Fig. 6" in entry.missing
 

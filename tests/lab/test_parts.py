@@ -75,6 +75,14 @@ def test_one_of_a_few_people_is_held_out(data: Path) -> None:
     assert holdout_ids(replace(whole, groups={"subject": ("one",) * 140})) == ()
 
 
+def test_who_would_be_too_much_is_passed_over(data: Path) -> None:
+    """One person has half of the rows, seventy have one each: wherever that one stands, a tenth is held out."""
+    whole = source(data, label_rule="joint").load("train")
+    for first in range(0, 70, 5):
+        people = tuple("many" if first <= i < first + 70 else f"{i}" for i in range(140))
+        assert len(holdout_ids(replace(whole, groups={"subject": people}))) == 14
+
+
 def test_a_run_remembers_the_part_that_it_left_out(data: Path, tmp_path: Path) -> None:
     choice, part = Choice("mien-small", settings=TINY), Part(2, 3)
     run = train(choice, source(data, part), tmp_path / "run", say=lambda line: None)

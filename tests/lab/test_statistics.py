@@ -449,3 +449,18 @@ def test_seed_difference_is_welchs() -> None:
     assert (t > 2.776445).mean() == pytest.approx(0.8, abs=0.005)
     with pytest.raises(UsageError, match="at least 2"):
         seed_difference([1.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("share", [145 / 147, 0.1])
+@pytest.mark.parametrize("runs", [2, 3])
+def test_runs_that_are_all_alike_prove_nothing(share: float, runs: int) -> None:
+    """Also where the mean of equal numbers is off by a rounding."""
+    found = seed_difference([share] * runs, [share + 1 / 147] * runs)
+    assert found.p == 1.0 and found.interval.low == -1 and found.interval.high == 1 and found.detectable == 1.0
+    assert seed_difference([share] * runs, [share] * runs).interval.high == 0
+
+
+def test_of_rows_that_are_all_right_each_cluster_counts_once() -> None:
+    people = [str(row // 30) for row in range(360)]
+    found, twelve = share_interval(np.ones(360), people), share_interval(np.ones(12))
+    assert found.high == 1 and 0.6 < found.low < twelve.low

@@ -19,7 +19,7 @@ from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.evaluation.judge import judge
 from mien.lab.networks.norm import SingleValueBatchWarning
 from mien.lab.training import runs
-from mien.lab.training.recipes import Choice
+from mien.lab.training.recipes import Choice, resolve
 from mien.lab.training.teacher import Several, Teacher, load_teacher
 from mien.lab.training.trainer import Source, train
 
@@ -253,6 +253,36 @@ def test_a_run_starts_from_a_checkpoint_and_says_what_matched(
     assert status == 2 and "pretrained differ" in told
     status, _, told = ran(capsys, command(world["root"], tmp_path / "other", "mscar", "--pretrained", str(donor)))
     assert status == 2 and "tensors match this network" in told
+
+
+def test_a_frozen_stage_that_the_start_weights_lack_is_refused(world: dict[str, Path], tmp_path: Path) -> None:
+    """It would stay random."""
+    donor = torch.load(world["teacher"] / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"]
+    kept = {
+        name.removeprefix("network."): value for name, value in donor.items() if not name.endswith("stem.conv.weight")
+    }
+    torch.save(kept, tmp_path / "start.pth")
+    place = Source("ferplus", world["root"], allow_partial=True)
+    choice = Choice("ldg", "cpu", settings=(TINY[0], "frozen=('stem',)", "epochs=1"))
+    with pytest.raises(
+        UsageError, match=r"lacks 1 tensors of stages that this recipe does not train, as stem\.conv\.weight"
+    ):
+        train(choice, place, tmp_path / "run", pretrained=tmp_path / "start.pth", threads=1, say=lambda line: None)
+
+
+def test_the_rule_of_both_label_sets_needs_a_loss_on_both_heads(world: dict[str, Path], tmp_path: Path) -> None:
+    """Else FER-2013's head would stay random, and choose the epoch."""
+    choice = Choice("mien-small", "cpu", loss="softmax", settings=("network.widths=(4,8)", "network.depths=(1,1)"))
+    place = Source("ferplus", world["root"], allow_partial=True)
+    with pytest.raises(UsageError, match="joint: the loss Softmax trains one head"):
+        train(choice, place, tmp_path / "run", threads=1, say=lambda line: None)
+
+
+def test_two_normalisations_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"--set 'mean=\(0\.0, 0\.0, 0\.0\)' --set 'std=\(1\.0, 1\.0, 1\.0\)'"):
+        resolve(Choice("wcl", settings=("network.input_norm=vggface2",)))
+    settings = ("network.input_norm=vggface2", "mean=(0.0,0.0,0.0)", "std=(1.0,1.0,1.0)")
+    assert resolve(Choice("wcl", settings=settings))[1].network.input_norm == "vggface2"
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["another order", "unknown"])

@@ -121,10 +121,10 @@ def test_balance_moves_weight_to_rare_classes_only() -> None:
 
 
 def test_without_votes_it_says_what_to_pass() -> None:
-    with pytest.raises(UsageError, match="label_rule=joint"):
+    with pytest.raises(UsageError, match="--label-rule joint"):
         TwoHeads().build(Task(COUNTS, 16))
     with pytest.raises(
-        UsageError, match=r"FER-2013's 7 classes, the labels are of more; train with --set label_rule=joint"
+        UsageError, match=r"FER-2013's 7 classes, the labels are of more; train on --data ferplus by --label-rule joint"
     ):
         TwoHeads().build(Task((5,) * 8, 16, has_votes=True))
 

@@ -1,6 +1,7 @@
 """Every figure of the five papers: what draws it here, and those that a reproduction's Scores files can draw. No
 torch."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -194,27 +195,31 @@ DRAWN: dict[str, Callable[[Path, Sequence[Job]], list[tuple[str, "Figure"]]]] = 
 }
 
 
+_ROW = re.compile(r"\D*([\d.]+)(.*)")  # of a sweep's table: "lambda 0.5", "lambda 0.5, by eq. 12"
+
+
 def _sweep(figure: PaperFigure, cells: Sequence[Cell]) -> "Figure":
-    """Printed and measured numbers of the table that bears the figure's name, over the last word of their rows."""
+    """Printed and measured numbers of the table that bears the figure's name, over the number in their rows; what follows it, as
+    in "lambda 0.5, by eq. 12", is a reading with a line of its own."""
     held = [cell for cell in cells if cell.published.table == f"Fig. {figure.number}"]
     if not held:
         raise DataError(f"no printed numbers of Fig. {figure.number}: lay the table out without --table")
-    values = [float(cell.published.row.split()[-1]) for cell in held]
-    order = np.argsort(values)
-    printed = [held[i].published.value for i in order]
-    measured = [None if (found := held[i].measured) is None else found.mean for i in order]
-    spans = [
-        None
-        if (found := held[i].measured) is None or found.low is None or found.high is None
-        else (found.low, found.high)
-        for i in order
-    ]
-    series: dict[str, Sequence[float | None]] = {"printed": printed}
-    if any(value is not None for value in measured):
-        series["measured here"] = measured
-    return figures.sweep(
-        [values[i] for i in order], series, xlabel="λ", ylabel="accuracy, %", bars={"measured here": spans}
-    )
+    lines: dict[str, dict[float, Cell]] = {}  # reading -> value -> cell
+    for cell in held:
+        value, reading = _ROW.fullmatch(cell.published.row).groups()  # type: ignore[union-attr]
+        lines.setdefault(reading, {})[float(value)] = cell
+    values = sorted({value for line in lines.values() for value in line})
+    printed = {value: cell.published.value for line in lines.values() for value, cell in line.items()}
+    series: dict[str, Sequence[float | None]] = {"printed": [printed[value] for value in values]}
+    bars: dict[str, Sequence[tuple[float, float] | None]] = {}
+    for reading, line in lines.items():
+        found = [None if (one := line.get(value)) is None else one.measured for value in values]
+        if any(found):
+            series[f"measured here{reading}"] = [None if it is None else it.mean for it in found]
+            bars[f"measured here{reading}"] = [
+                None if it is None or it.low is None or it.high is None else (it.low, it.high) for it in found
+            ]
+    return figures.sweep(values, series, xlabel="λ", ylabel="accuracy, %", bars=bars)
 
 
 def section(drawn: Sequence[Drawn]) -> str:

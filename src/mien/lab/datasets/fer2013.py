@@ -7,6 +7,7 @@ Layouts, as their owners ship them, looked for in `root` and in `root`/fer2013 (
 """
 
 import bz2
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -141,9 +142,10 @@ def read_csv(file: Path, *, cache: bool = True) -> Rows:
             return Rows(held["pixels"], held["labels"], held["usage"])
     rows = _decode(file)
     if cache:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with writing.whole(cached) as partial, partial.open("wb") as held:
-            np.savez(held, pixels=rows.pixels, labels=rows.labels, usage=rows.usage)
+        with contextlib.suppress(OSError):  # a home that takes nothing costs the time, not the rows
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            with writing.whole(cached) as partial, partial.open("wb") as held:
+                np.savez(held, pixels=rows.pixels, labels=rows.labels, usage=rows.usage)
     return rows
 
 

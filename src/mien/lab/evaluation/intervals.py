@@ -75,7 +75,8 @@ def intervals(
     }
     error = calibration_error(reliability(labels, scores.probabilities))
     errors = _error_draws(drawn, cells, confidence, size)
-    found["ece"] = percentile_interval(error, errors, clusters=clusters, level=level, how=f"{how}; {UPPER}")
+    spread = percentile_interval(error, errors, clusters=clusters, level=level, how=f"{how}; {UPPER}")
+    found["ece"] = replace(spread, low=min(error, spread.low))
     for name, rows in (("brier", row_briers(labels, scores.probabilities)), ("nll", _row_losses(scores))):
         span, (low, high) = mean_interval(rows, clusters=clusters, level=level), RANGES[name]
         found[name] = replace(span, low=max(low, span.low), high=min(high, span.high))

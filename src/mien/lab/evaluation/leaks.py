@@ -129,7 +129,10 @@ def preprocessing_mismatches(card: ModelCard, dataset: FaceDataset, *, head: str
         found.append(f"trained under label rule {chosen.label_rule!r}, judged under {dataset.label_rule!r}")
     if any(abs(value) > 1 for value in card.input.mean):
         found.append(f"the card's mean {card.input.mean} is not on the 0-1 scale")
-    return found + _picture_mismatches(card, first_pictures(dataset))
+    pictures = first_pictures(dataset)
+    if dataset.name in chosen.trained_on:  # then grey pictures are what it learnt from
+        return found + stretched(card.input, pictures)
+    return found + _picture_mismatches(card, pictures)
 
 
 def first_pictures(dataset: FaceDataset) -> list[np.ndarray]:

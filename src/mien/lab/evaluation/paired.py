@@ -27,6 +27,7 @@ from mien.lab.evaluation.statistics import (
     student_quantile,
 )
 
+ROUNDING = 1e-12  # a standard error below is one of adding up
 POWER = 0.8  # the chance of seeing a difference of the detectable size; Cohen 1988's convention
 
 
@@ -258,8 +259,9 @@ def noncentrality(reach: float, freedom: float) -> float:
 
 
 def seed_difference(first: Sequence[float], second: Sequence[float], *, level: float = LEVEL) -> Difference:
-    """mean(second) - mean(first) over runs with Welch's t interval and p value, at least two runs a side. detectable: from the
-    noncentral t distribution."""
+    """mean(second) - mean(first) over runs, of values up to 1, with Welch's t interval and p value, at least two runs a side.
+    detectable: from the noncentral t distribution. Where the runs of each side are all alike, they say nothing of their variance,
+    and so nothing of a difference: p is 1, and the interval is everything."""
     if min(len(first), len(second)) < 2:
         raise UsageError(f"{len(first)} and {len(second)} runs: a difference between seeds needs at least 2 a side")
     with needs_eval("differences between seeds"):
@@ -268,8 +270,10 @@ def seed_difference(first: Sequence[float], second: Sequence[float], *, level: f
     value = float(sides[1].mean() - sides[0].mean())
     parts = [side.var(ddof=1) / len(side) for side in sides]
     error = float(sum(parts) ** 0.5)
-    if error == 0:
-        return Difference("runs", Interval(value, value, value, level, "Welch"), 1.0 if value == 0 else 0.0, 0.0)
+    if error < ROUNDING:
+        if abs(value) < ROUNDING:
+            return Difference("runs", Interval(0.0, 0.0, 0.0, level, "Welch"), 1.0, 0.0)
+        return Difference("runs", Interval(value, -1.0, 1.0, level, "no variance"), 1.0, 1.0)
     freedom = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True))
     reach = student_quantile((1 + level) / 2, freedom)
     p = float(2 * student.sf(abs(value) / error, freedom))

@@ -166,14 +166,20 @@ def share_interval(
 ) -> Interval:
     """Wilson's (1927) interval of a share of rows (N,), each 0 or 1, which holds its level for few rows and near 0 and 1, where
     the normal one does not. With clusters, N is divided by the design effect: the variance by cluster over that of as many
-    independent rows, at least 1, and z is Student's t of G - 1 degrees of freedom; of one cluster anything is possible."""
+    independent rows, at least 1, and z is Student's t of G - 1 degrees of freedom; of one cluster anything is possible.
+    Where all rows are alike the effect cannot be estimated, and each cluster counts as one row."""
     count, share = len(right), float(right.mean())
     clusters = clusters if shared(clusters) else None
     if clusters is not None and cluster_count(clusters) < 2:
         return Interval(share, 0.0, 1.0, level, ONE_CLUSTER)
     z = quantile(level, clusters)
     alone = share * (1 - share) / count
-    effect = 1.0 if clusters is None or alone == 0 else max(1.0, standard_error(right, clusters) ** 2 / alone)
+    if clusters is None:
+        effect = 1.0
+    elif alone == 0:
+        effect = count / cluster_count(clusters)
+    else:
+        effect = max(1.0, standard_error(right, clusters) ** 2 / alone)
     n = count / effect
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z * float(np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)) / (1 + z**2 / n)

@@ -38,11 +38,13 @@ class TwoHeads:
 
     def build(self, task: Task) -> Loss:
         if not task.has_votes:
-            raise UsageError("loss two-heads needs votes: train with --data ferplus --set label_rule=joint")
+            raise UsageError(
+                "loss two-heads needs votes: train on --data ferplus by --label-rule joint, or choose another --loss"
+            )
         if any(task.class_counts[len(BASIC) :]):
             raise UsageError(
-                f"loss two-heads: its second head answers FER-2013's {len(BASIC)} classes, the labels are of more; train with "
-                "--set label_rule=joint, or choose another --loss"
+                f"loss two-heads: its second head answers FER-2013's {len(BASIC)} classes, the labels are of more; train on "
+                "--data ferplus by --label-rule joint, or choose another --loss"
             )
         if self.teacher_weight and task.teacher is None:
             raise UsageError(

@@ -9,11 +9,13 @@ norm's scale at zero, so that with their shortcut they give back what they are g
 section 5.1), and the first features are the shallower network's.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mien.errors import ModelError, UsageError
@@ -26,11 +28,13 @@ from mien.lab.options import check_fields
 
 @dataclass(frozen=True)
 class MienSmall:
-    """widths: channels of the stages. depths: convolutions per stage. dropout: before the heads. second_head: add FER-2013's
-    seven classes as the head "fer2013" (a network with k embeddings has one head only)."""
+    """widths: channels of the stages. depths: convolutions per stage. enlarge: factor by which the picture is enlarged (bilinear)
+    before the first convolution. dropout: before the heads. second_head: add FER-2013's seven classes as the head "fer2013" (a
+    network with k embeddings has one head only)."""
 
     widths: tuple[int, ...] = (48, 96, 192, 384)
     depths: tuple[int, ...] = (1, 2, 2, 2)
+    enlarge: float = 1.0
     dropout: float = 0.3
     second_head: bool = True
 
@@ -47,7 +51,7 @@ class MienSmall:
 
     @property
     def minimum_size(self) -> int:
-        return int(2 ** len(self.widths))
+        return math.ceil(2 ** len(self.widths) / self.enlarge)
 
     def build(self, shape: Shape) -> Network:
         check_size("mien-small", shape.size, self.minimum_size)
@@ -66,6 +70,7 @@ class _MienSmall(Network):
                 nn.MaxPool2d(2),
             ]
             before = width
+        self.enlarge = options.enlarge
         self.trunk = nn.Sequential(*stages[:-1])  # no pooling before the global average
         self.feature_dim = before
         self.dropout = nn.Dropout(options.dropout)
@@ -96,6 +101,8 @@ class _MienSmall(Network):
         return moved | {name: torch.zeros_like(mine[name]) for name in added}
 
     def forward(self, images: Tensor, attention: bool = False) -> NetworkOutput:
+        if self.enlarge != 1:
+            images = F.interpolate(images, size=(round(images.shape[-1] * self.enlarge),) * 2, mode="bilinear")
         features = self.trunk(images).mean(dim=(2, 3))  # (N, D)
         if self.embeddings is not None:
             return replace(self.embeddings(features), attention={} if attention else None)

@@ -72,13 +72,25 @@ def holdout_ids(data: FaceDataset) -> tuple[str, ...]:
     than a tenth of the rows, the one that is nearest to a tenth is held out."""
     chosen: list[int] = []
     for rows_in_all, units in _strata(data):
-        held = np.cumsum([len(rows) for rows in units])
         wanted = round(HOLDOUT_SHARE * rows_in_all)
-        taken = units[: np.searchsorted(held, wanted, side="right")]
+        taken = _up_to(wanted, units, passing_over=identity(data) is not None)
         if not taken and len(units) > 1 and identity(data) is not None:
             taken = [min(units, key=lambda rows: abs(len(rows) - wanted))]
         chosen += [row for rows in taken for row in rows]
     return tuple(data.ids[i] for i in sorted(chosen))
+
+
+def _up_to(wanted: int, units: list[list[int]], *, passing_over: bool) -> list[list[int]]:
+    """The first units that hold `wanted` rows or fewer, up to the first that would be too much, or passing over those, as people
+    may have very different numbers of rows."""
+    taken, held = [], 0
+    for rows in units:
+        if held + len(rows) <= wanted:
+            taken.append(rows)
+            held += len(rows)
+        elif not passing_over:
+            break
+    return taken
 
 
 def identity(data: FaceDataset) -> str | None:

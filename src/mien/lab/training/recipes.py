@@ -53,7 +53,13 @@ def resolve(choice: Choice) -> tuple[Method, Recipe]:
         recipe = replace(recipe, network=_named(NETWORKS, choice.network, "network")())
     if choice.loss is not None:
         recipe = replace(recipe, loss=_named(LOSSES, choice.loss, "loss")())
-    return method, apply_settings(recipe, choice.settings)
+    recipe = apply_settings(recipe, choice.settings)
+    if getattr(recipe.network, "input_norm", None) == "vggface2" and (any(recipe.mean) or {*recipe.std} != {1.0}):
+        raise UsageError(
+            f"network.input_norm=vggface2 normalises by itself, and the recipe's mean={recipe.mean}, std={recipe.std} would come "
+            f"before it: add --set 'mean={(0.0,) * len(recipe.mean)}' --set 'std={(1.0,) * len(recipe.std)}'"
+        )
+    return method, recipe
 
 
 def _refuse_a_preset_of_its_own(choice: Choice, recipe: Recipe, paper: Recipe) -> None:

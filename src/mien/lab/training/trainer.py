@@ -26,10 +26,11 @@ from mien.lab.datasets import FaceDataset
 from mien.lab.datasets.ferplus import JOINT
 from mien.lab.losses import Task
 from mien.lab.losses.taught import Taught
+from mien.lab.losses.two_heads import TwoHeads
 from mien.lab.methods.method import Recipe
 from mien.lab.networks.counts import count
 from mien.lab.networks.network import Network, Shape, check_size
-from mien.lab.networks.pretrained import load_pretrained
+from mien.lab.networks.pretrained import Transfer, load_pretrained
 from mien.lab.protocol import command_line, commit, file_sha256, versions
 from mien.lab.training import distributed, launch, runs
 from mien.lab.training.checkpoint import AtomicCheckpoints, KeepRun, SaveEpoch
@@ -169,7 +170,9 @@ def _train(
     if pretrained is not None and last is None:
         same = _classes_of(pretrained) == list(data.classes)
         pictures = _pictures_for_norms(module, data, spec)
-        say(load_pretrained(module.network, pretrained, pictures, head=same).text())
+        transfer = load_pretrained(module.network, pretrained, pictures, head=same)
+        say(transfer.text())
+        _refuse_a_random_stage(transfer, recipe, pretrained)
         module.restart_average()
     if layout.size > 1:
         distributed.convert(module.network)
@@ -424,6 +427,16 @@ def _build(
     return module, facts
 
 
+def _refuse_a_random_stage(transfer: Transfer, recipe: Recipe, path: Path) -> None:
+    """Raises UsageError where the start weights leave a part of a frozen stage at random."""
+    random = [name for name in transfer.missing if name.partition(".")[0] in recipe.frozen]
+    if random:
+        raise UsageError(
+            f"{path}: it lacks {len(random)} tensors of stages that this recipe does not train, as {random[0]}, which would stay "
+            "random: pass a checkpoint of the same network, choose --network to fit it, or train them by --set 'frozen=()'"
+        )
+
+
 def _refuse_what_does_not_fit(network: Network, recipe: Recipe, shape: Shape, *, joint: bool) -> None:
     """Ask the network about an empty picture of every side that it will see. Raises UsageError where it cannot answer, or lacks
     the head that both label sets need."""
@@ -438,6 +451,11 @@ def _refuse_what_does_not_fit(network: Network, recipe: Recipe, shape: Shape, *,
                 f"the network {name} of size={recipe.size} cannot see pictures of {side} px ({reason}): --set 'sizes=()'"
             ) from None
     network.train()
+    if joint and not isinstance(recipe.loss, TwoHeads):
+        raise UsageError(
+            f"label rule {JOINT}: the loss {type(recipe.loss).__name__} trains one head, and FER-2013's would stay random; choose "
+            "--loss two-heads, or another --label-rule, as majority"
+        )
     if joint and "fer2013" not in (output.heads or {}):
         raise UsageError(
             f"label rule {JOINT}: the network {name} has no second head for FER-2013's labels; choose --network mien-small, or "

@@ -18,6 +18,7 @@ from mien.lab.evaluation.attention import (  # noqa: E402
     overlay,
     own_maps,
 )
+from mien.lab.networks import NETWORKS, Shape  # noqa: E402
 
 
 class Tiny(torch.nn.Module):
@@ -105,3 +106,13 @@ def test_every_method_s_network_can_be_looked_into() -> None:
         assert maps.shape[0] == 2, name
         assert min(maps.shape[1:]) >= 2, name
         assert np.isfinite(maps).all(), name
+
+
+@pytest.mark.parametrize("name", ["lban", "mscar", "resnet18", "mien-small"])
+def test_grad_cam_looks_at_what_is_pooled(name: str) -> None:
+    """And not at the shortcut or the mask that runs last in a block: the head's answer hangs on these maps alone."""
+    network = NETWORKS[name]().build(Shape(1, 7, 48)).eval()
+    images = torch.randn(2, 1, 48, 48)
+    with last_map(network, images).register_forward_hook(lambda _, given, maps: torch.zeros_like(maps)):
+        held = network(images).logits
+    assert torch.allclose(held[0], held[1]) and not torch.allclose(*network(images).logits)

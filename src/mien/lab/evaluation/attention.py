@@ -40,27 +40,30 @@ def own_maps(network: "Network", images: "Tensor") -> dict[str, np.ndarray]:
 
 
 def last_map(network: "Network", images: "Tensor") -> "nn.Module":
-    """The convolution that runs last among those whose output is at least SMALLEST_MAP a side: Grad-CAM's usual
-    layer."""
+    """The network's own layer `maps`; else what ends last of its parts that hold a convolution and give maps of several channels,
+    at least SMALLEST_MAP a side: a stage's last block, Grad-CAM's usual layer, and not a shortcut inside it that may run last."""
     import torch
     from torch import nn
 
-    ran: list[nn.Module] = []
+    if isinstance(own := getattr(network, "maps", None), nn.Module):
+        return own
+    ended: list[nn.Module] = []
 
-    def keep(module: nn.Module, _: Any, output: "Tensor") -> None:
-        if min(output.shape[-2:]) >= SMALLEST_MAP:
-            ran.append(module)
+    def keep(module: nn.Module, _: Any, output: Any) -> None:
+        maps = isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[1] > 1
+        if maps and min(output.shape[-2:]) >= SMALLEST_MAP:
+            ended.append(module)
 
     with ExitStack() as hooks, torch.no_grad():
         for module in network.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            if any(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in module.modules()):
                 hooks.callback(module.register_forward_hook(keep).remove)
         network(images[:1])
-    if not ran:
+    if not ended:
         raise UsageError(
             f"{type(network).__name__} has no convolution with a map of {SMALLEST_MAP}x{SMALLEST_MAP} or more"
         )
-    return ran[-1]
+    return ended[-1]
 
 
 def grad_cam(network: "Network", images: "Tensor", *, targets: Sequence[int] | None = None) -> np.ndarray:

@@ -159,17 +159,17 @@ def open_model(path: Path, *, checkpoint: str = "best.ckpt") -> Opened:
 
 def training_rows(model: Path, name: str, root: Path | None, **options: Any) -> Training:
     """Where to look for leaks into rows of the dataset `name`, loaded with `options` (those of `datasets.load`): what a run was
-    trained on where its fold or protocol is another, else `training_split`. What a file was trained on cannot be loaded."""
-    divided = {key: options.get(key) for key in ("protocol", "fold")}
+    trained on, where that is of this dataset (its label rule, fold or protocol may be others), else `training_split`. What a file
+    was trained on cannot be loaded."""
     if model.is_dir():
         from mien.lab.training import export, runs
 
-        known = runs.read(model)["data"]
-        if known["name"] != name or {key: known.get(key) for key in divided} == divided:
+        if runs.read(model)["data"]["name"] != name:
             return training_split(name, root, **options)
         return _hashable(lambda: export.training_rows(model, root), "the run's training split")
     found = training_split(name, root, **options)
-    if found.data is None or answers.is_table(model) or not any(value is not None for value in divided.values()):
+    divided = any(options.get(key) is not None for key in ("protocol", "fold"))
+    if found.data is None or answers.is_table(model) or not divided:
         return found
     told = " ".join(head.trained_on for head in Classifier(model).card.heads.values())
     if f"{name} " in told and found.data.fingerprint not in told:

@@ -198,6 +198,7 @@ class LbanNetwork(Network):
         for i, (channels, filters, samplings) in enumerate(zip(inputs, stages, SAMPLINGS, strict=True), start=1):
             self.add_module(f"transition{i}", Block(channels, filters, stride=2, plan=plan))
             self.add_module(f"lbab{i}", AttentionBlock(filters, samplings, plan=plan))
+        self.maps = nn.ReLU()  # where Grad-CAM looks
         self.pool = nn.AvgPool2d(POOL, stride=1) if options.pooling == "average5" else nn.AvgPool2d(2)
         self.head = _head(options, shape, stages[-1])
         self.feature_dim = self.head.feature_dim
@@ -209,7 +210,7 @@ class LbanNetwork(Network):
             maps, mask = self.get_submodule(f"lbab{i}")(maps)
             if mask is not None:
                 masks[f"lbab{i}"] = mask
-        pooled = self.pool(F.relu(maps))
+        pooled = self.pool(self.maps(maps))
         by_mean = isinstance(self.head, EmbeddingHead)
         output = self.head(pooled.mean(dim=(2, 3)) if by_mean else pooled.flatten(1))
         return replace(output, attention=masks) if attention else output

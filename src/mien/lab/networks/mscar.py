@@ -136,6 +136,7 @@ class MscarNetwork(Network):
         super().__init__()
         stem, *filters = (max(8, 8 * round(c * options.width / 8)) for c in CHANNELS)
         self.standardise = SampleStandardise() if options.standardise == "samplewise" else nn.Identity()
+        self.maps = nn.Identity()  # where Grad-CAM looks
         self.stem = nn.Sequential(
             nn.Conv2d(shape.channels, stem, 3, padding=1, bias=False), BatchNorm2d(stem), nn.ReLU(), nn.MaxPool2d(2)
         )
@@ -153,5 +154,5 @@ class MscarNetwork(Network):
         maps, gates["r1"] = self.r1(maps)
         maps, gates["r2"] = self.r2(F.max_pool2d(maps, 2))  # D3: the poolings lie between the residual modules
         maps, gates["r3"] = self.r3(F.max_pool2d(maps, 2))
-        output = self.head(maps.mean(dim=(2, 3)))
+        output = self.head(self.maps(maps).mean(dim=(2, 3)))
         return replace(output, attention=gates) if attention else output

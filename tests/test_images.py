@@ -158,7 +158,10 @@ def test_whole_numbers_made_of_eight_bits_stay_what_they_are() -> None:
 def test_an_orientation_that_only_xmp_tells_is_left_alone() -> None:
     """As browsers and viewers do: what turns a picture is EXIF's tag."""
     xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
-    assert images.load(encoded(Image.new("RGB", (8, 5)), "JPEG", xmp=xmp)).shape == (5, 8, 3)
+    data = encoded(Image.new("RGB", (8, 5)), "JPEG", xmp=xmp)
+    with Image.open(io.BytesIO(data)) as picture:
+        assert images.load(data).shape == images.load(picture).shape == (5, 8, 3)
+        assert picture.info["xmp"] == xmp  # a picture of the caller's keeps it
 
 
 def test_wide_grey_takes_little_more_than_the_picture() -> None:

@@ -41,9 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2 if isinstance(error, UsageError | ModelError | DetectorError) else 1)
     except OSError as error:
         reason = error.strerror or str(error)
-        told = (
-            reason if error.filename is None else f"{error.filename}: {reason}"
-        )  # what goes to a pipe, say, has no name
+        told = reason if error.filename is None else f"{error.filename}: {reason}"
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         complain(f"{told}: free some space or choose another place, and run the same command again" if full else told)
         sys.exit(1)

@@ -426,12 +426,15 @@ def _wide_grey(picture: Image.Image, name: str) -> Image.Image:
 
 def _orientation(picture: Image.Image) -> int:
     """The EXIF orientation, 1 (upright) where there is none or the EXIF block is damaged."""
-    for name in ("xmp", "XML:com.adobe.xmp"):  # where Pillow would look next; a viewer does not
-        picture.info.pop(name, None)
+    xmp: dict[str | tuple[int, int], Any] = {
+        name: picture.info.pop(name) for name in ("xmp", "XML:com.adobe.xmp") if name in picture.info
+    }
     try:
         return int(picture.getexif().get(_ORIENTATION, 1))
     except Exception:  # a damaged EXIF block is no reason to refuse the pixels
         return 1
+    finally:
+        picture.info.update(xmp)  # where Pillow would have looked next; a viewer does not
 
 
 def _rgb(picture: Image.Image, name: str) -> np.ndarray:

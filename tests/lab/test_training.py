@@ -106,7 +106,7 @@ def test_a_run_folder_says_everything(data: Path, tmp_path: Path) -> None:
     assert str(tmp_path) not in (run / "run.json").read_text()
     rows = (run / "metrics.csv").read_text().splitlines()
     assert len(rows) == 4
-    assert {"epoch", "train_loss", "train_cosine", "selection", "valid_accuracy_fer2013", "lr"} <= set(
+    assert {"epoch", "train_loss", "train_cosine", "selection", "valid_accuracy_fer2013", "valid_loss", "lr"} <= set(
         rows[0].split(",")
     )
     took = times.read(run)

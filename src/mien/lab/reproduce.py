@@ -338,8 +338,8 @@ def write_pages(
     intro: Sequence[str] = (),
     sections: Mapping[str, str] | None = None,
 ) -> tuple[Path, Path, Path]:
-    """name.md, name.csv and name.html in `out`. intro: sentences that state the budget and
-    what differs from the paper. sections: more HTML by heading (figures)."""
+    """name.md, name.csv and name.html in `out`. intro: sentences that state the budget and what differs from the paper. sections:
+    more HTML by heading (figures)."""
     lead = " ".join(intro)
     texts = {
         "md": to_markdown(title, cells, intro=intro),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -46,7 +47,8 @@ class Training(pl.LightningModule):
         self.average = Average(network, recipe.ema) if recipe.ema else None
         self.redraw_labels = False
         self.joint = False  # whether both label sets are learnt: only then does a second head mean anything
-        self._tally: dict[str, list[Tensor]] = {}
+        self._tally: dict[str, list[Tensor]] = {}  # 1 or 0 for each validation row, by label set
+        self._losses: dict[str, list[Tensor]] = {}  # their cross-entropies
         self._totals: dict[str, float] = {}
         self._last: tuple[NetworkOutput, Batch] | None = None
         network.freeze(recipe.frozen)
@@ -125,21 +127,24 @@ class Training(pl.LightningModule):
     # validation
 
     def on_validation_epoch_start(self) -> None:
-        self._tally = {}
+        self._tally, self._losses = {}, {}
 
     def validation_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
         output = self.evaluated(self._normalised(centre_window(batch.images, self.recipe)))
         name = self.validation[dataloader_idx]
         logits = head_logits(output, name) if self.joint else output.logits
         self._tally.setdefault(name, []).append((logits.argmax(dim=1) == batch.labels).float())
+        losses = F.cross_entropy(logits.float(), batch.labels, reduction="none")
+        self._losses.setdefault(name, []).append(losses.double())
 
     def on_validation_epoch_end(self) -> None:
-        accuracies = {name: _share_of_all(self._tally[name]) for name in self.validation}
+        accuracies = {name: _mean_of_all(self._tally[name]) for name in self.validation}
         reported = accuracies.pop(REPORTED, None)
         if reported is not None:
             self.log("reported_accuracy", reported)
         for name, value in accuracies.items():
             self.log(f"valid_accuracy_{name}", value)
+        self.log("valid_loss", sum(_mean_of_all(self._losses[name]) for name in accuracies) / len(accuracies))
         self.log("selection", sum(accuracies.values()) / len(accuracies))
 
     def on_train_epoch_end(self) -> None:
@@ -161,11 +166,11 @@ class Training(pl.LightningModule):
         scheduler.step()
 
 
-def _share_of_all(right: list[Tensor]) -> float:
-    """The mean of every rank's rows, each 1 or 0."""
-    rows = torch.cat(right)
-    hits, count = ranks.summed(torch.stack([rows.sum(), rows.new_tensor(len(rows))]))  # whole numbers, exact up to 2^24
-    return (hits / count).item()
+def _mean_of_all(values: list[Tensor]) -> float:
+    """The mean over every rank's rows."""
+    rows = torch.cat(values)
+    total, count = ranks.summed(torch.stack([rows.sum(), rows.new_tensor(len(rows))]))  # of 1 and 0 exact up to 2^24
+    return (total / count).item()
 
 
 def head_logits(output: NetworkOutput, name: str) -> Tensor:

@@ -147,8 +147,9 @@ class Teacher(nn.Module):
 
 
 class Several(nn.Module):
-    """K teachers, each of whom answers every K-th picture of a batch. Batches are drawn anew in every epoch, so that a picture's
-    target is in expectation the mean of all their answers, and so is a cross-entropy's gradient, for the price of one of them."""
+    """K teachers, each of whom answers every K-th picture of a batch; of several processes, of each one's part, so that which
+    teacher a picture meets depends on their number. Batches are drawn anew in every epoch, so that a picture's target is in
+    expectation the mean of all their answers, and so is a cross-entropy's gradient, for the price of one of them."""
 
     def __init__(self, teachers: Sequence[nn.Module]) -> None:
         super().__init__()

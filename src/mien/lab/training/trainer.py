@@ -451,15 +451,15 @@ def _refuse_what_does_not_fit(network: Network, recipe: Recipe, shape: Shape, *,
                 f"the network {name} of size={recipe.size} cannot see pictures of {side} px ({reason}): --set 'sizes=()'"
             ) from None
     network.train()
-    if joint and not isinstance(recipe.loss, TwoHeads):
-        raise UsageError(
-            f"label rule {JOINT}: the loss {type(recipe.loss).__name__} trains one head, and FER-2013's would stay random; choose "
-            "--loss two-heads, or another --label-rule, as majority"
-        )
     if joint and "fer2013" not in (output.heads or {}):
         raise UsageError(
             f"label rule {JOINT}: the network {name} has no second head for FER-2013's labels; choose --network mien-small, or "
             "another --label-rule, as majority"
+        )
+    if joint and not isinstance(recipe.loss, TwoHeads):
+        raise UsageError(
+            f"label rule {JOINT}: the loss {type(recipe.loss).__name__} trains one head, and FER-2013's would stay random; choose "
+            "--loss two-heads, or another --label-rule, as majority"
         )
 
 

@@ -352,7 +352,7 @@ def test_whole_and_min_face(run, portrait: Path, tiny_model: Path) -> None:
         (["{picture}", "--max-pixels", "inf"], "--max-pixels inf: expected a finite number"),
         (["{picture}", "--format", "nonsense"], "'nonsense': expected one of csv, jsonl, parquet"),
         (["{picture}", "--format", "jsonl"], "--format is of the table that -o writes: name a folder with -o"),
-        (["{picture}", "--no-annotate"], "--annotate is of the annotated copies that -o writes"),
+        (["{picture}", "--annotate"], "--annotate is of the annotated copies that -o writes"),
         (
             ["{folder}", "-o", "{folder}/out", "--annotate", "--engine", "ray"],
             "--annotate asks for annotated copies, and a job on Ray writes none",

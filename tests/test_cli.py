@@ -124,17 +124,22 @@ def test_rows_of_other_pictures_that_a_call_replaces_are_told(
     assert f"faces.{kind}: the rows of 1 other pictures there are replaced" in said[2]
 
 
-def test_what_was_read_before_an_interruption_is_in_the_table(
-    run, portrait: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def interrupt_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, as by Ctrl-C, when that picture is read."""
     read = Reader.read
 
     def interrupted(self: Reader, image: object, **options: str) -> Reading:
-        if options["source"].endswith("twin.png"):
+        if options["source"].endswith(name):
             raise KeyboardInterrupt
         return read(self, image, **options)
 
     monkeypatch.setattr(Reader, "read", interrupted)
+
+
+def test_what_was_read_before_an_interruption_is_in_the_table(
+    run, portrait: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_at("twin.png", monkeypatch)
     twin = Path(shutil.copy(portrait, portrait.with_name("twin.png")))
     with contextlib.suppress(KeyboardInterrupt):
         run("read", portrait, twin, "--model", tiny_model, "-o", tmp_path / "out", "--format", "jsonl")
@@ -149,14 +154,7 @@ def test_a_whole_table_outlives_a_repetition_that_is_interrupted(
     twin = Path(shutil.copy(portrait, portrait.with_name("twin.png")))
     command = ("read", portrait, twin, "--model", tiny_model, "-o", tmp_path, "--format", kind, "--no-annotate")
     assert run(*command).status == 0
-    read = Reader.read
-
-    def interrupted(self: Reader, image: object, **options: str) -> Reading:
-        if options["source"].endswith("twin.png"):
-            raise KeyboardInterrupt
-        return read(self, image, **options)
-
-    monkeypatch.setattr(Reader, "read", interrupted)
+    interrupt_at("twin.png", monkeypatch)
     with contextlib.suppress(KeyboardInterrupt):
         run(*command)
     assert tables.sources(tables.place(kind, tmp_path)) == {str(portrait), str(twin)}

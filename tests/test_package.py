@@ -23,9 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def built(what: str, folder: Path) -> Path:
     """The file that `python -m build` makes of a copy of the project without what earlier builds and runs left there."""
     everywhere = shutil.ignore_patterns(".*_cache", ".hypothesis", "*.egg-info", "__pycache__")
-    left = {
-        str(ROOT): {".git", ".venv", "build", "dist", "out", "runs"}
-    }  # at the top only: benchmarks/runs is the project's
+    left = {str(ROOT): {".git", ".venv", "build", "dist", "out", "runs"}}  # benchmarks/runs is the project's
     tree = shutil.copytree(
         ROOT, folder / "tree", ignore=lambda place, names: everywhere(place, names) | left.get(place, set())
     )

@@ -117,25 +117,27 @@ async function takeFile(file, signal) {
 async function takePicture(file, signal) {
   const item = new Item(file.name);
   const { limits } = await model();
+  let picture, rows, width;
   try {
-    const picture = await decode(file, limits.pixels);
-    const { rows, width } = await readPicture(file, picture, signal);
-    add(item);
-    item.rows = rows;
-    if (picture) {
-      item.showPicture(picture.canvas, rows, width);
-      item.again = async () => (await decode(file, limits.pixels))?.canvas;
-      nearby.observe(item.element);
-    }
-    item.showFaces(rows);
-    if (picture) offerCopy(item, file, picture.width);
-    else item.note("This browser cannot show this format; the numbers are right all the same.");
-    return `${file.name}: ${describe(rows)}`;
+    picture = await decode(file, limits.pixels);
+    ({ rows, width } = await readPicture(file, picture, signal));
   } catch (error) {
     if (error.name === "AbortError" || [0, 401].includes(error.status)) throw error;
     add(item);
     return item.fail(error.message);
   }
+  add(item);
+  item.rows = rows;
+  item.showFaces(rows);
+  if (!picture) {
+    item.note("This browser cannot show this format; the numbers are right all the same.");
+  } else {
+    item.showPicture(picture.canvas, rows, width);
+    item.again = async () => (await decode(file, limits.pixels))?.canvas;
+    nearby.observe(item.element);
+    offerCopy(item, file, picture.width);
+  }
+  return `${file.name}: ${describe(rows)}`;
 }
 
 /** The rows of a picture, in px of the upright original; one that is too large for the server is sent reduced. */
@@ -158,11 +160,12 @@ function scaled(row, scale) {
 /** Let the reader download the picture at its own size, boxes and bars drawn on it. */
 function offerCopy(item, file, width) {
   item.saveButton.hidden = false;
-  item.saveButton.onclick = async () => {
+  const copy = async () => {
     const whole = await decode(file, Infinity);
-    if (!whole) return say(`${file.name} is no longer there, or is another picture by now: choose it again.`);
+    if (!whole) throw new Error("it is no longer there, or is another picture by now: choose it again.");
     await saveCopy(whole.canvas, found(item.rows), whole.canvas.width / width, file.name);
   };
+  item.saveButton.onclick = () => copy().catch((error) => say(`${file.name}: ${error.message}`));
 }
 
 async function saveCopy(canvas, rows, scale, name) {

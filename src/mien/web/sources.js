@@ -1,7 +1,7 @@
 // Pictures, videos and the camera: each gives frames as canvases, and frames go to the server as they are needed.
 
 const LONGEST_FRAME = 1280; // px of a video's longer side, as it is sent
-const LONGEST_SIDE = 32767; // px of a canvas, the least that the usual browsers take
+const LONGEST_SIDE = 32767; // px of a canvas: Firefox's limit, the least of the usual browsers' (MDN, "Maximum canvas size")
 const JPEG_QUALITY = 0.92;
 const LONGEST_SEEK = 10; // s
 

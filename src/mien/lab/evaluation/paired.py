@@ -259,9 +259,9 @@ def noncentrality(reach: float, freedom: float) -> float:
 
 
 def seed_difference(first: Sequence[float], second: Sequence[float], *, level: float = LEVEL) -> Difference:
-    """mean(second) - mean(first) over runs, of values up to 1, with Welch's t interval and p value, at least two runs a side.
-    detectable: from the noncentral t distribution. Where the runs of each side are all alike, they say nothing of their variance,
-    and so nothing of a difference: p is 1, and the interval is everything."""
+    """mean(second) - mean(first) over runs with Welch's t interval and p value, at least two runs a side. detectable: from the
+    noncentral t distribution. Where the runs of each side are all alike, they say nothing of their variance, and so nothing of a
+    difference: p is 1, the interval has no ends, and no difference is detectable."""
     if min(len(first), len(second)) < 2:
         raise UsageError(f"{len(first)} and {len(second)} runs: a difference between seeds needs at least 2 a side")
     with needs_eval("differences between seeds"):
@@ -273,7 +273,7 @@ def seed_difference(first: Sequence[float], second: Sequence[float], *, level: f
     if error < ROUNDING:
         if abs(value) < ROUNDING:
             return Difference("runs", Interval(0.0, 0.0, 0.0, level, "Welch"), 1.0, 0.0)
-        return Difference("runs", Interval(value, -1.0, 1.0, level, "no variance"), 1.0, 1.0)
+        return Difference("runs", Interval(value, -math.inf, math.inf, level, "no variance"), 1.0, math.inf)
     freedom = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True))
     reach = student_quantile((1 + level) / 2, freedom)
     p = float(2 * student.sf(abs(value) / error, freedom))

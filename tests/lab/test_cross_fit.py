@@ -12,16 +12,20 @@ import small_fer
 import torch
 
 from mien import cli
+from mien.card import InputSpec
+from mien.classifier import bundled_model
 from mien.errors import DataError, UsageError
 from mien.expressions import BASIC, EXPRESSIONS
-from mien.lab.batch import Batch
+from mien.lab import datasets
+from mien.lab.batch import Batch, NetworkOutput
+from mien.lab.datasets import FaceDataset
 from mien.lab.training import runs
 from mien.lab.training.cross_fit import believed, cross_fit, summary, write_table
 from mien.lab.training.cross_fitted import CrossFitted
 from mien.lab.training.export import TrainedRun
 from mien.lab.training.parts import Part
 from mien.lab.training.recipes import Choice
-from mien.lab.training.teacher import RowAnswers, load_teacher
+from mien.lab.training.teacher import RowAnswers, Several, load_teacher, load_teachers
 from mien.lab.training.trainer import Source, _left_out, train
 
 pytestmark = pytest.mark.slow  # tiny trainings
@@ -42,6 +46,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = small_fer.write(place / "data")
     folders = {str(n): trained(root, place / str(n), Part(n, 3), seed=n) for n in (1, 2, 3)}
     return {"root": root, **folders}
+
+
+def fer_plus(root: Path) -> FaceDataset:
+    return datasets.load("ferplus", root, split="train", label_rule="joint", allow_partial=True)
 
 
 def folders(world: dict[str, Path], numbers: str = "123") -> list[Path]:
@@ -169,6 +177,87 @@ def test_the_commands_teach_by_out_of_fold_answers(
     assert status == 2 and "no such file; pass a run folder, an .onnx file of mien, or the .npz" in " ".join(
         told.split()
     )
+
+
+def test_out_of_fold_teachers_answer_only_about_what_they_left_out(world: dict[str, Path]) -> None:
+    data = fer_plus(world["root"])
+    spec = InputSpec(48, 48, "grey", (0.5,), (0.25,))
+    paths = folders(world, "231")
+    teacher = load_teachers(paths, data=data, spec=spec, out_of_fold=True)
+    assert teacher is not None
+    rows = np.random.default_rng(0).permutation(len(data))[:40]
+    pictures = torch.rand(40, 1, 48, 48)
+    told = teacher(Batch(pictures, torch.zeros(40, dtype=torch.int64), None, torch.from_numpy(rows)))
+    assert told.heads is not None
+    seen = 0
+    for path in paths:
+        own = load_teacher(path, data=data, spec=spec)
+        mine = np.isin(rows, Part.parse(runs.read(path)["data"]["left_out"]).rows(data))
+        expected = own.about(pictures[mine])
+        assert torch.allclose(told.logits[mine], expected.logits, atol=1e-5)
+        assert torch.allclose(told.heads["fer2013"][mine], expected.heads["fer2013"], atol=1e-5)
+        seen += int(mine.sum())
+    assert seen == 40
+
+
+def test_of_several_that_left_a_row_out_each_answers_in_turn() -> None:
+    asked: list[tuple[int, list[int]]] = []
+
+    class Asked(torch.nn.Module):
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
+
+        def forward(self, batch: Batch) -> NetworkOutput:
+            asked.append((self.number, batch.ids.tolist()))
+            told = torch.full((len(batch.ids), 2), float(self.number))
+            return NetworkOutput(told, told)
+
+    may = np.array([[1, 0, 0, 1, 0], [0, 1, 1, 0, 0], [1, 0, 1, 1, 0], [0, 0, 0, 0, 1]], bool)
+    several = Several([Asked(number) for number in range(4)], may)
+    ids = torch.tensor([0, 0, 1, 2, 2, 3, 3, 1, 0])
+    told = several(Batch(torch.zeros(9, 1, 1, 1), ids, None, ids)).logits[:, 0]
+    assert told.tolist() == [0, 2, 1, 2, 1, 2, 0, 1, 0]  # place modulo how many may
+    assert asked == [(0, [0, 3, 0]), (1, [1, 2, 1]), (2, [0, 2, 3])]
+
+
+def test_a_student_is_taught_out_of_fold(world: dict[str, Path], tmp_path: Path) -> None:
+    """From the command on; resumed with the same question only."""
+    words = ["train", "mien-small", "--data", "ferplus", "--root", str(world["root"]), "--allow-partial", "--threads", "1"]
+    for setting in (*TINY, "epochs=1", "loss.teacher_weight=0.5", "loss.teacher_flip=True"):
+        words += ["--set", setting]
+    teachers = [word for path in folders(world) for word in ("--teacher", str(path))]
+    command = [*words, *teachers, "-o", str(tmp_path / "student")]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--out-of-fold"])
+    assert not ended.value.code
+    facts = runs.read(tmp_path / "student")
+    assert [of["asked"] for of in facts["teacher"]] == ["out of fold"] * 3
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--resume"])
+    assert ended.value.code == 2
+
+
+def test_teachers_that_cannot_answer_out_of_fold_are_named(world: dict[str, Path], tmp_path: Path) -> None:
+    data = fer_plus(world["root"])
+    spec = InputSpec(48, 48, "grey", (0.5,), (0.25,))
+
+    def refused(paths: Sequence[Path], told: str, rows: FaceDataset = data) -> None:
+        with pytest.raises(UsageError, match=told):
+            load_teachers(paths, data=rows, spec=spec, out_of_fold=True)
+
+    refused([], "pass --teacher RUN for each run")
+    refused(folders(world, "13"), r"47 of the 140 training rows were learnt by every teacher, first '\d+'")
+    whole = trained(world["root"], tmp_path / "whole", None, "epochs=1")
+    refused([*folders(world), whole], f"teacher {whole} is no run that left a part out")
+    refused([bundled_model()], "is no run that left a part out")
+    fewer = data.subset(Part(1, 3).rows(data))
+    refused(folders(world), "learnt other rows than these without part 1/3", fewer)
+    source = Source("ferplus", world["root"], allow_partial=True, leave_out=Part(1, 3))
+    second = tmp_path / "second"
+    choice = Choice("mien-small", settings=(*TINY, "epochs=1"))
+    train(choice, source, second, threads=1, pretrained=whole / "best.ckpt", say=lambda line: None)
+    refused([second], f"teacher {second}: its --pretrained, best.ckpt, may have learnt part 1/3")
 
 
 def test_the_table_begins_with_the_label_that_is_least_believed(world: dict[str, Path], tmp_path: Path) -> None:

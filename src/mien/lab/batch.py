@@ -20,8 +20,14 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`; ids stay where they are, since only randomness is drawn from them."""
-        votes = None if self.votes is None else self.votes.to(device)
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device), votes=votes)
+        votes = None if self.votes is None else self.votes.to(device, non_blocking=True)
+        images, labels = (tensor.to(device, non_blocking=True) for tensor in (self.images, self.labels))
+        return replace(self, images=images, labels=labels, votes=votes)
+
+    def pin_memory(self) -> "Batch":
+        """The same batch where a GPU can take it from while it computes (a DataLoader's pin_memory)."""
+        votes = None if self.votes is None else self.votes.pin_memory()
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory(), votes=votes)
 
 
 @dataclass(frozen=True)

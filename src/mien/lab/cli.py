@@ -73,6 +73,10 @@ def train(
             "every batch's pictures out among them.",
         ),
     ] = None,
+    out_of_fold: Annotated[
+        bool,
+        typer.Option("--out-of-fold", help="Teachers answer only about the part that they left out (--leave-out)."),
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
     devices: Annotated[
         int | None,
@@ -102,6 +106,7 @@ def train(
             resume=resume,
             pretrained=pretrained,
             teacher=teacher,
+            out_of_fold=out_of_fold,
             threads=threads,
             devices=devices,
             nodes=nodes,

@@ -21,13 +21,15 @@ class TwoHeads:
     """votes_weight, labels_weight: of the two terms. smoothing: label smoothing of the hard labels (Szegedy et al., 2016,
     arXiv:1512.00567). balance: b >= 0; a row with hard label c counts n_c^-b in the mean over the batch, so 0 counts all
     rows alike and 1 all classes. teacher_weight: of the cross-entropy to a frozen teacher's probabilities for the student's own
-    pictures, summed over both heads (distillation at temperature 1: Hinton et al., 2015, arXiv:1503.02531); 0 needs no teacher."""
+    pictures, summed over both heads (distillation at temperature 1: Hinton et al., 2015, arXiv:1503.02531); 0 needs no teacher.
+    teacher_flip: the teacher's answer is the mean of those about a picture and about its mirror image."""
 
     votes_weight: float = 1.0
     labels_weight: float = 1.0
     smoothing: float = 0.1
     balance: float = 0.0
     teacher_weight: float = 0.0
+    teacher_flip: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -81,9 +83,22 @@ class _TwoHeads(Taught):
 
     def _taught(self, logits: Tensor, second: Tensor, batch: Batch) -> Tensor:
         """The mean over rows of the cross-entropies of both heads to the teacher's."""
-        answer = self.answers(batch)
+        answer = self.answers(_with_mirrored(batch) if self.options.teacher_flip else batch)
         if answer.heads is None or "fer2013" not in answer.heads:
             raise UsageError("loss two-heads: the teacher has no head 'fer2013'; train one as mien-small is trained")
         pairs = ((answer.logits, logits), (answer.heads["fer2013"], second))
-        each = [-(distribution(told).to(own) * F.log_softmax(own, dim=1)).sum(dim=1) for told, own in pairs]
+        each = [-(self._targets(told).to(own) * F.log_softmax(own, dim=1)).sum(dim=1) for told, own in pairs]
         return torch.stack(each).sum(dim=0).mean()
+
+    def _targets(self, told: Tensor) -> Tensor:
+        """The teacher's logits as distributions (N, K), of both views their mean."""
+        if not self.options.teacher_flip:
+            return distribution(told)
+        pictures, mirrored = told.chunk(2)
+        return (distribution(pictures) + distribution(mirrored)) / 2
+
+
+def _with_mirrored(batch: Batch) -> Batch:
+    """The 2N rows of a batch and of its mirror images."""
+    images = torch.cat([batch.images, batch.images.flip(-1)])
+    return Batch(images, batch.labels.repeat(2), None, batch.ids.repeat(2))

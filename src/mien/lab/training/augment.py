@@ -32,7 +32,7 @@ def augment(
     matrix = _affine(u, _kept(ids, options, seed, epoch), options, side=pictures.shape[-1], size=size, window=window)
     warped = warp_affine(
         pictures,
-        torch.from_numpy(matrix).to(pictures.device),
+        _on(pictures.device, matrix),
         (size, size),
         mode="bilinear",
         padding_mode=options.fill,
@@ -40,6 +40,12 @@ def augment(
     )
     warped = _light(warped, uniform(seed, epoch, ids, draws=9, stream=_LIGHT), options)
     return _noise(warped, ids, options, seed, epoch).clamp(0, 1)
+
+
+def _on(device: torch.device, values: np.ndarray) -> Tensor:
+    """The values there, without a wait for what an accelerator has still to do."""
+    held = torch.from_numpy(values)
+    return held.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else held.to(device)
 
 
 def _spread(u: np.ndarray, extent: float | np.ndarray) -> np.ndarray:
@@ -89,7 +95,7 @@ def _affine(u: np.ndarray, kept: np.ndarray, options: Augment, *, side: int, siz
 
 def _light(pictures: Tensor, u: np.ndarray, options: Augment) -> Tensor:
     """Contrast about the picture's mean, brightness, one grey square, blur."""
-    column = torch.from_numpy(u)[:, :, None, None, None].to(pictures.device)
+    column = _on(pictures.device, u)[:, :, None, None, None]
     if options.contrast:
         mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
         pictures = mean + (pictures - mean) * (1 + (2 * column[:, 0] - 1) * options.contrast)
@@ -100,10 +106,8 @@ def _light(pictures: Tensor, u: np.ndarray, options: Augment) -> Tensor:
     if options.blur:
         chosen = np.flatnonzero(u[:, 6] < options.blur)
         if len(chosen):
-            sigma = torch.from_numpy(_between(u[chosen, 7], _BLUR_SIGMA).astype(np.float32)).to(pictures.device)[
-                :, None
-            ]
-            rows = torch.from_numpy(chosen).to(pictures.device)
+            sigma = _on(pictures.device, _between(u[chosen, 7], _BLUR_SIGMA).astype(np.float32))[:, None]
+            rows = _on(pictures.device, chosen)
             pictures = pictures.index_copy(0, rows, gaussian_blur2d(pictures[rows], (9, 9), sigma.expand(-1, 2)))
     return pictures
 
@@ -112,11 +116,11 @@ def _cutout(pictures: Tensor, u: np.ndarray, options: Augment) -> Tensor:
     """One mid-grey square per chosen picture (DeVries and Taylor, 2017, arXiv:1708.04552)."""
     size = pictures.shape[-1]
     half = _between(u[:, 1], options.cutout_size) / 2
-    grid = (torch.arange(size) + 0.5) / size
-    near = [torch.from_numpy(np.abs(grid.numpy()[None] - u[:, k, None]) < half[:, None]) for k in (2, 3)]
+    grid = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
+    near = [_on(pictures.device, np.abs(grid[None] - u[:, k, None]) < half[:, None]) for k in (2, 3)]
     inside = near[0][:, None, :, None] & near[1][:, None, None, :]
-    chosen = torch.from_numpy(u[:, 0] < options.cutout)[:, None, None, None]
-    return pictures.masked_fill((inside & chosen).to(pictures.device), 0.5)
+    chosen = _on(pictures.device, u[:, 0] < options.cutout)[:, None, None, None]
+    return pictures.masked_fill(inside & chosen, 0.5)
 
 
 def _noise(pictures: Tensor, ids: np.ndarray, options: Augment, seed: int, epoch: int) -> Tensor:
@@ -129,6 +133,6 @@ def _noise(pictures: Tensor, ids: np.ndarray, options: Augment, seed: int, epoch
         return pictures
     strength = _between(u[chosen, 1], _NOISE_STD).astype(np.float32)
     noise = normal(seed, epoch, ids[chosen], draws=pictures[0].numel(), stream=_NOISE + 1)
-    rows = torch.from_numpy(chosen).to(pictures.device)
-    added = torch.from_numpy(noise * strength[:, None]).reshape(-1, *pictures.shape[1:])
+    rows = _on(pictures.device, chosen)
+    added = _on(pictures.device, noise * strength[:, None]).reshape(-1, *pictures.shape[1:])
     return pictures.index_add(0, rows, added.to(pictures))

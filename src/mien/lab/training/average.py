@@ -21,11 +21,15 @@ class Average(nn.Module):
         self.decay = decay
         self.network: Network = copy.deepcopy(network).requires_grad_(False).eval()
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self._counted: int | None = (
+            None  # the same number, so that an accelerator need not be asked for it; None: not known
+        )
+        self.register_load_state_dict_post_hook(_count_anew)
 
     @torch.no_grad()
     def update(self, network: Network) -> None:
+        t = self._counted = (int(self.steps) if self._counted is None else self._counted) + 1
         self.steps += 1
-        t = int(self.steps)
         weight = 1 - min(self.decay, (1 + t) / (10 + t))
         pairs = list(zip(_state(self.network), _state(network), strict=True))
         floats = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
@@ -37,6 +41,11 @@ class Average(nn.Module):
     def train(self, mode: bool = True) -> "Average":
         """Always in eval mode."""
         return super().train(False)
+
+
+def _count_anew(average: nn.Module, _: object) -> None:
+    """What is loaded brings its own number of steps."""
+    average._counted = None  # type: ignore[assignment]
 
 
 def _state(network: nn.Module) -> list[Tensor]:

@@ -80,7 +80,10 @@ def _share(batch: int) -> int:
 def training_loader(data: FaceDataset, spec: InputSpec, *, batch: int, seed: int) -> DataLoader[Batch]:
     """Shuffled full batches; the last, incomplete one is left out (other rows each epoch) unless it is the only one."""
     sampler = EpochSampler(len(data), seed, batch=min(batch, len(data)))
-    return DataLoader(Pictures(data, spec), batch_size=sampler.share, sampler=sampler, collate_fn=_as_is)
+    pinned = torch.cuda.is_available()
+    return DataLoader(
+        Pictures(data, spec), batch_size=sampler.share, sampler=sampler, collate_fn=_as_is, pin_memory=pinned
+    )
 
 
 def ordered_loader(data: FaceDataset, spec: InputSpec, *, batch: int = 256) -> DataLoader[Batch]:

@@ -1,7 +1,7 @@
 """The step: augment, forward, loss, and what is averaged, validated and logged. Lightning runs the loop around it."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -49,7 +49,8 @@ class Training(pl.LightningModule):
         self.joint = False  # whether both label sets are learnt: only then does a second head mean anything
         self._tally: dict[str, list[Tensor]] = {}  # 1 or 0 for each validation row, by label set
         self._losses: dict[str, list[Tensor]] = {}  # their cross-entropies
-        self._totals: dict[str, float] = {}
+        self._totals: dict[str, Tensor] = {}
+        self._unchecked: _Unchecked | None = None
         self._last: tuple[NetworkOutput, Batch] | None = None
         network.freeze(recipe.frozen)
 
@@ -67,6 +68,7 @@ class Training(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._totals = {}
+        self._unchecked = None
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         prepared = self.prepared(batch)
@@ -81,16 +83,19 @@ class Training(pl.LightningModule):
         if mix is not None:
             terms = mix.terms(terms, self.loss(output, mixing.next_labels(prepared)))
         total = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(total):
-            found = ", ".join(f"{name}={value.item():.4g}" for name, value in terms.items())
-            raise UsageError(
-                f"the loss is not finite at epoch {self.current_epoch}, step {index} ({found}); lower --set lr"
-            )
-        for name, value in {"loss": total, **terms}.items():
-            key = f"train_{name}"
-            self._totals[key] = self._totals.get(key, 0.0) + value.item()
+        self._refuse_a_loss_that_is_not_finite()
+        held = {name: value.detach().float() for name, value in {"loss": total, **terms}.items()}
+        self._unchecked = _Unchecked(self.current_epoch, index, held)
+        for name, value in held.items():
+            self._totals[f"train_{name}"] = self._totals.get(f"train_{name}", value.new_zeros(())) + value
         self._last = (output, prepared)
         return total
+
+    def _refuse_a_loss_that_is_not_finite(self) -> None:
+        """Of the step before, whose loss an accelerator has computed by now: to wait for this step's would leave it idle."""
+        if self._unchecked is not None:
+            self._unchecked.check()
+        self._unchecked = None
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
         if self._last is not None:
@@ -148,10 +153,11 @@ class Training(pl.LightningModule):
         self.log("selection", sum(accuracies.values()) / len(accuracies))
 
     def on_train_epoch_end(self) -> None:
+        self._refuse_a_loss_that_is_not_finite()
         for name, value in self._totals.items():
-            self.log(name, value / self.steps)
-        for name, value in self.loss.diagnostics().items():
-            self.log(f"loss_{name}", value)
+            self.log(name, value.item() / self.steps)
+        for name, found in self.loss.diagnostics().items():
+            self.log(f"loss_{name}", found)
         last = self.global_step - 1  # the optimiser's own rate is by now that of the next epoch
         self.log("lr", self.recipe.lr * schedule.step_factor(self.recipe, last, self.steps))
 
@@ -164,6 +170,23 @@ class Training(pl.LightningModule):
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         scheduler.step()
+
+
+@dataclass(frozen=True)
+class _Unchecked:
+    """The terms of a step's loss, and their sum as "loss"."""
+
+    epoch: int
+    step: int
+    terms: Mapping[str, Tensor]
+
+    def check(self) -> None:
+        """Raises UsageError where the loss is not finite."""
+        if not torch.isfinite(self.terms["loss"]):
+            found = ", ".join(f"{name}={value.item():.4g}" for name, value in self.terms.items() if name != "loss")
+            raise UsageError(
+                f"the loss is not finite at epoch {self.epoch}, step {self.step} ({found}); lower --set lr"
+            )
 
 
 def _mean_of_all(values: list[Tensor]) -> float:

@@ -1,6 +1,6 @@
 """What teaches a student: a trained run, or a file that mien exported, frozen and fed the student's pictures in the form that it
 was trained on; or the answers that networks gave about rows which they had not learnt from (`cross_fit`). Several teachers share a
-batch's pictures out among them."""
+batch's pictures out among them; out of fold, each takes only those that it has not learnt."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +19,55 @@ from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.datasets import FaceDataset
 from mien.lab.training import runs
 from mien.lab.training.cross_fitted import CrossFitted
+from mien.lab.training.parts import Part, may_know
 
 
-def load_teachers(paths: Sequence[Path], *, data: FaceDataset, spec: InputSpec) -> nn.Module | None:
-    """The teacher of each path (`load_teacher`), as one; None without a path."""
+def load_teachers(
+    paths: Sequence[Path], *, data: FaceDataset, spec: InputSpec, out_of_fold: bool = False
+) -> nn.Module | None:
+    """The teacher of each path (`load_teacher`), as one; None without a path. out_of_fold: each answers only about the rows that
+    it left out.
+
+    Raises UsageError, beside what `load_teacher` does, where out of fold a teacher is no run that left out a part of these
+    rows, or may know it, or a row has no teacher.
+    """
+    if out_of_fold and not paths:
+        raise UsageError("--out-of-fold: no teacher; pass --teacher RUN for each run that left a part out")
+    unlearnt = _unlearnt(paths, data) if out_of_fold else None
     teachers = [load_teacher(path, data=data, spec=spec) for path in paths]
+    if unlearnt is not None:
+        return Several(teachers, unlearnt)
     return Several(teachers) if len(teachers) > 1 else teachers[0] if teachers else None
+
+
+def _unlearnt(paths: Sequence[Path], data: FaceDataset) -> np.ndarray:
+    """(K, rows) bool: which rows each of the runs left out."""
+    parts: dict[str, np.ndarray] = {}
+    unlearnt = np.zeros((len(paths), len(data)), bool)
+    for mine, path in zip(unlearnt, paths, strict=True):
+        facts = runs.read(path) if path.is_dir() else {"data": {}}
+        left_out = facts["data"].get("left_out")
+        if left_out is None:
+            raise UsageError(
+                f"--out-of-fold: teacher {path} is no run that left a part out; train one with --leave-out K/N"
+            )
+        if knowing := may_know(facts):
+            raise UsageError(f"--out-of-fold: teacher {path}: its {knowing[0]}, may have learnt part {left_out}")
+        if left_out not in parts:
+            parts[left_out] = Part.parse(left_out).rows(data)
+        mine[parts[left_out]] = True
+        if data.subset(np.flatnonzero(~mine)).fingerprint != facts["data"]["fingerprint"]:
+            raise UsageError(
+                f"--out-of-fold: teacher {path} learnt other rows than these without part {left_out}; train it and the "
+                "student on the same data, label rule and --select-on, the student without --leave-out"
+            )
+    lacking = np.flatnonzero(~unlearnt.any(axis=0))
+    if len(lacking):
+        raise UsageError(
+            f"--out-of-fold: {len(lacking):,} of the {len(data):,} training rows were learnt by every teacher, first "
+            f"{data.ids[lacking[0]]!r}; pass a run for each part"
+        )
+    return unlearnt
 
 
 def load_teacher(path: Path, *, data: FaceDataset, spec: InputSpec) -> nn.Module:
@@ -149,31 +192,58 @@ class Teacher(nn.Module):
 class Several(nn.Module):
     """K teachers, each of whom answers every K-th picture of a batch; of several processes, of each one's part, so that which
     teacher a picture meets depends on their number. Batches are drawn anew in every epoch, so that a picture's target is in
-    expectation the mean of all their answers, and so is a cross-entropy's gradient, for the price of one of them."""
+    expectation the mean of all their answers, and so is a cross-entropy's gradient, for the price of one of them.
 
-    def __init__(self, teachers: Sequence[nn.Module]) -> None:
+    may_answer: (K, rows) bool, about which rows of the dataset each may be asked; of M who may, every M-th picture of a batch
+    goes to each. Of a mixed picture only the row whose labels are asked about counts."""
+
+    def __init__(self, teachers: Sequence[nn.Module], may_answer: np.ndarray | None = None) -> None:
         super().__init__()
         self.teachers = nn.ModuleList(teachers)
-        self._last: tuple[Tensor, list[Tensor]] | None = None  # the pictures last seen, and each teacher's
+        self._may_answer = may_answer
+        self._last: _Dealt | None = None
 
     def forward(self, batch: Batch) -> NetworkOutput:
         """Logits, in float32 as features, too, and the heads that all of them have."""
-        shares = [slice(first, None, len(self.teachers)) for first in range(min(len(self.teachers), len(batch.images)))]
-        if self._last is None or self._last[0] is not batch.images:
-            self._last = (batch.images, [batch.images[share] for share in shares])
+        turns = self._turns(batch.ids.numpy())
+        if self._last is None or self._last.whole is not batch.images or (self._last.turns != turns).any():
+            self._last = _Dealt(batch.images, turns, len(self.teachers))
+        order, counts = self._last.order, self._last.counts
+        shares = zip(
+            self._last.images, batch.labels[order].split(counts), batch.ids[order.cpu()].split(counts), strict=True
+        )
         told: list[NetworkOutput] = [
-            teacher(Batch(images, batch.labels[share], None, batch.ids[share]))
-            for teacher, images, share in zip(self.teachers, self._last[1], shares, strict=False)
+            teacher(Batch(images, labels, None, ids))
+            for teacher, (images, labels, ids) in zip(self.teachers, shares, strict=True)
+            if len(images)
         ]
         heads = set.intersection(*(set(output.heads or {}) for output in told))
-        logits = _dealt([output.logits for output in told], shares)
-        others = {head: _dealt([(output.heads or {})[head] for output in told], shares) for head in sorted(heads)}
+        logits = _gathered([output.logits for output in told], order)
+        others = {head: _gathered([(output.heads or {})[head] for output in told], order) for head in sorted(heads)}
         return NetworkOutput(logits, logits, heads=others or None)
 
+    def _turns(self, rows: np.ndarray) -> np.ndarray:
+        """(N,) which teacher answers each picture."""
+        places = np.arange(len(rows))
+        if self._may_answer is None:
+            return places % len(self.teachers)
+        allowed = self._may_answer[:, rows]
+        turn = places % allowed.sum(axis=0)  # among those who may
+        return (allowed & (allowed.cumsum(axis=0) == turn + 1)).argmax(axis=0)
 
-def _dealt(answers: Sequence[Tensor], shares: Sequence[slice]) -> Tensor:
-    """(N, K) float32: the answers of each share in its rows."""
-    whole = answers[0].new_empty((sum(map(len, answers)), answers[0].shape[1]), dtype=torch.float32)
-    for share, answer in zip(shares, answers, strict=True):
-        whole[share] = answer.float()
-    return whole
+
+class _Dealt:
+    """The pictures `whole` (N, C, H, W), by the teacher whose turn it is: images[k] are the k-th one's counts[k]. order: (N,) the
+    places that they came from."""
+
+    def __init__(self, whole: Tensor, turns: np.ndarray, teachers: int) -> None:
+        self.whole, self.turns = whole, turns
+        self.order = torch.from_numpy(np.argsort(turns, kind="stable")).to(whole.device)
+        self.counts = np.bincount(turns, minlength=teachers).tolist()
+        self.images = whole[self.order].split(self.counts)
+
+
+def _gathered(answers: Sequence[Tensor], order: Tensor) -> Tensor:
+    """(N, K) float32: the answers, one after another, in the places that `order` names."""
+    found = torch.cat([answer.float() for answer in answers])
+    return torch.empty_like(found).index_copy_(0, order, found)

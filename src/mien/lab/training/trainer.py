@@ -84,6 +84,7 @@ def train(
     resume: bool = False,
     pretrained: Path | None = None,
     teacher: Path | Sequence[Path] | None = None,
+    out_of_fold: bool = False,
     watched: FaceDataset | None = None,
     threads: int | None = None,
     devices: int | None = None,
@@ -97,6 +98,7 @@ def train(
     pretrained: a checkpoint to start from (.safetensors, .pth, or .onnx of ours); its classifier is taken along where a run's
     checkpoint or a file of ours answers the same classes. teacher: a run folder whose network gives
     the targets, an .onnx of ours, or the .npz of `mien cross-fit`; of several, each answers its share of every batch.
+    out_of_fold: they are runs that left parts out, and each answers about its part only.
     watched: rows that are reported later. They choose nothing; the epoch that is best on them is kept as
     best_on_test.ckpt, to show how much choosing by them would flatter.
     devices, nodes: processes per machine and machines (`launch`); default: one, or what torchrun or SLURM started. The run is
@@ -105,7 +107,8 @@ def train(
     """
     layout = launch.layout(devices, nodes)
     options: dict[str, Any] = {
-        "seed": seed, "resume": resume, "pretrained": pretrained, "teacher": teacher, "watched": watched, "threads": threads,
+        "seed": seed, "resume": resume, "pretrained": pretrained, "teacher": teacher, "out_of_fold": out_of_fold,
+        "watched": watched, "threads": threads,
     }  # fmt: skip
     if layout.size > 1 and not launch.inside():
         options["threads"] = threads or max(1, (os.cpu_count() or 1) // layout.devices)
@@ -130,6 +133,7 @@ def _train(
     resume: bool,
     pretrained: Path | None,
     teacher: Path | Sequence[Path] | None,
+    out_of_fold: bool,
     watched: FaceDataset | None,
     threads: int | None,
     say: Callable[[str], None],
@@ -141,7 +145,7 @@ def _train(
     teachers = (teacher,) if isinstance(teacher, Path) else tuple(teacher or ())
     _refuse_an_unread_rule(choice, source)
     data, validation = load_data(source, recipe)
-    run = _facts(choice, source, recipe, data, seed) | _origins(pretrained, teachers)
+    run = _facts(choice, source, recipe, data, seed) | _origins(pretrained, teachers, out_of_fold)
     _same_everywhere(run)
     last = ranks.decided(lambda: _resumable(folder, run, recipe, resume))
     if recipe.frozen and pretrained is None and last is None:
@@ -151,7 +155,7 @@ def _train(
             f"FILE, or train them, too, by --set 'frozen=()' or as --preset {' or '.join(others)} does"
         )
     _quiet(threads)
-    frozen = load_teachers(teachers, data=data, spec=runs.spec_of(recipe))
+    frozen = load_teachers(teachers, data=data, spec=runs.spec_of(recipe), out_of_fold=out_of_fold)
     module, facts = _build(recipe, data, validation, seed, run, frozen)
     files = [*([] if pretrained is None else [pretrained]), *map(taught_by, teachers)]
     facts["notes"] = notes_of(data, recipe, source.select_on, files)
@@ -271,8 +275,9 @@ def _facts(choice: Choice, source: Source, recipe: Recipe, data: FaceDataset, se
     }
 
 
-def _origins(pretrained: Path | None, teachers: Sequence[Path]) -> dict[str, Any]:
-    """The hashes of what a run starts from, so that a resumed run cannot start from something else."""
+def _origins(pretrained: Path | None, teachers: Sequence[Path], out_of_fold: bool) -> dict[str, Any]:
+    """The hashes of what a run starts from, so that a resumed run cannot start from something else; and whether teachers are
+    asked out of fold."""
     started = [] if pretrained is None else [pretrained]
     files = {"pretrained": started, "teacher": [taught_by(teacher) for teacher in teachers]}
     for name, path in [(name, path) for name, paths in files.items() for path in paths]:
@@ -289,6 +294,8 @@ def _origins(pretrained: Path | None, teachers: Sequence[Path]) -> dict[str, Any
         name: [{"file": path.name, "sha256": file_sha256(path), **_left_out(path)} for path in paths]
         for name, paths in files.items()
     }
+    if out_of_fold:  # no such key otherwise: earlier runs go on
+        origins["teacher"] = [{**of, "asked": "out of fold"} for of in origins["teacher"]]
     return {name: of[0] if len(of) == 1 else of or None for name, of in origins.items()}
 
 

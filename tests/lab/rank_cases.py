@@ -131,6 +131,7 @@ CASES: dict[str, Recipe] = {
     "ad-corre virtual": _loss(AdCorre(k=3, virtual=3, history=2)),
     "two-heads": _loss(TwoHeads(balance=0.5), ema=0.9),
     "two-heads taught": _loss(TwoHeads(teacher_weight=0.5)),
+    "two-heads taught by both views": _loss(TwoHeads(teacher_weight=0.5, teacher_flip=True)),
     "mixed pictures": _loss(TwoHeads(balance=0.5, teacher_weight=0.5), augment=Augment(mixup=0.5, cutmix=0.5)),
 }  # fmt: skip
 

@@ -223,7 +223,17 @@ def test_of_several_that_left_a_row_out_each_answers_in_turn() -> None:
 
 def test_a_student_is_taught_out_of_fold(world: dict[str, Path], tmp_path: Path) -> None:
     """From the command on; resumed with the same question only."""
-    words = ["train", "mien-small", "--data", "ferplus", "--root", str(world["root"]), "--allow-partial", "--threads", "1"]
+    words = [
+        "train",
+        "mien-small",
+        "--data",
+        "ferplus",
+        "--root",
+        str(world["root"]),
+        "--allow-partial",
+        "--threads",
+        "1",
+    ]
     for setting in (*TINY, "epochs=1", "loss.teacher_weight=0.5", "loss.teacher_flip=True"):
         words += ["--set", setting]
     teachers = [word for path in folders(world) for word in ("--teacher", str(path))]

@@ -17,7 +17,12 @@ import torch
 from mien.errors import DataError, UsageError
 from mien.lab import methods
 from mien.lab.batch import Batch
-from mien.lab.training import schedule, times
+from mien.lab.losses import Task
+from mien.lab.losses.softmax import Softmax
+from mien.lab.methods.method import Augment
+from mien.lab.networks import Shape
+from mien.lab.networks.mien_small import MienSmall
+from mien.lab.training import runs, schedule, times
 from mien.lab.training.module import Training
 from mien.lab.training.parts import holdout_ids
 from mien.lab.training.recipes import Choice, apply_settings, resolve
@@ -352,3 +357,56 @@ def start(folder: Path, root: Path, *more: str, run: tuple[str, ...] = ("-m", "m
     command = [sys.executable, *run, *COMMAND, "--root", str(root), "-o", str(folder), *more]
     with (folder.parent / "log").open("ab") as log:
         return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
+
+
+def step_of_noise(seed: int = 0) -> tuple[Training, Batch]:
+    """A small network's training module, and a batch for it."""
+    torch.manual_seed(seed)
+    small = MienSmall(widths=(4, 8), depths=(1, 1), dropout=0.0)
+    recipe = replace(
+        methods.load("mien-small").recipes["cpu"],
+        network=small,
+        loss=Softmax(),
+        size=8,
+        sizes=(),
+        augment=Augment(),
+        ema=0.9,
+    )
+    network = small.build(Shape(1, 7, 8, 0))
+    loss = Softmax().build(Task((1,) * 7, network.feature_dim))
+    module = Training(recipe, network, loss, spec=runs.spec_of(recipe), seed=0, steps=2, validation=("valid",))
+    return module, Batch(torch.rand(14, 1, 8, 8), torch.arange(14) % 7, None, torch.arange(14))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_its_epoch_is_kept() -> None:
+    """At the next step, or at the epoch's end, and it is the bad step that is named."""
+    module, faces = step_of_noise()
+    bad = replace(faces, images=torch.full_like(faces.images, torch.nan))
+    told = r"the loss is not finite at epoch 0, step 1 \(.*=nan\); lower --set lr"
+    for last in (False, True):
+        module.on_train_epoch_start()
+        module.training_step(faces, 0)
+        module.training_step(bad, 1)
+        with pytest.raises(UsageError, match=told):
+            module.on_train_epoch_end() if last else module.training_step(faces, 2)
+
+
+def test_an_average_goes_on_counting_where_its_state_left_off() -> None:
+    module, _ = step_of_noise()
+    assert module.average is not None
+    average, network = module.average, module.network
+
+    def weight_after(moved: float) -> float:
+        """The share of the next update that the network gets."""
+        with torch.no_grad():
+            for mine, theirs in zip(average.network.parameters(), network.parameters(), strict=True):
+                mine.zero_()
+                theirs.fill_(moved)
+        average.update(network)
+        return float(next(average.network.parameters()).flatten()[0]) / moved
+
+    shares = [weight_after(2.0) for _ in range(3)]
+    assert shares == pytest.approx([1 - (1 + t) / (10 + t) for t in (1, 2, 3)], rel=1e-5)
+    average.load_state_dict({**average.state_dict(), "steps": torch.tensor(40)})
+    assert weight_after(2.0) == pytest.approx(1 - (1 + 41) / (10 + 41), rel=1e-5)
+    assert int(average.steps) == 41

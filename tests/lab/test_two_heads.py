@@ -1,6 +1,7 @@
 """The bundled model's loss against slow loops in float64 written from its description."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -96,6 +97,36 @@ def test_a_teacher_adds_the_cross_entropy_to_its_answers() -> None:
     ):
         assert torch.allclose(gradient, 0.6 / rows * (ours.softmax(1) - theirs.double().softmax(1)), atol=1e-7)
     assert not list(loss.parameters()) and not loss.state_dict()
+
+
+class Looking(nn.Module):
+    """Answers by what it sees, and keeps what it was asked about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Batch] = []
+
+    def forward(self, batch: Batch) -> NetworkOutput:
+        self.asked.append(batch)
+        column = batch.images.flatten(1)
+        return NetworkOutput(column[:, :8], column, heads={"fer2013": column[:, 8:15]})
+
+
+def test_a_teacher_may_be_asked_about_the_mirror_image_too() -> None:
+    output, faces = batch()
+    faces = replace(faces, images=torch.randn(len(faces.labels), 1, 4, 4, dtype=torch.float64))
+    teacher = Looking()
+    options = TwoHeads(votes_weight=0.0, labels_weight=0.0, teacher_weight=1.0, teacher_flip=True)
+    found = options.build(Task(COUNTS, 16, teacher=teacher, has_votes=True))(output, faces)["teacher"]
+    assert output.heads is not None
+    views = [faces.images.flatten(1), faces.images.flip(3).flatten(1)]
+    expected = 0.0
+    for ours, part in ((output.logits, slice(0, 8)), (output.heads["fer2013"], slice(8, 15))):
+        target = sum(view[:, part].softmax(dim=1) for view in views) / 2
+        expected -= float((target * ours.detach().log_softmax(dim=1)).sum(dim=1).mean())
+    assert found.item() == pytest.approx(expected, rel=1e-9)
+    (asked,) = teacher.asked
+    assert torch.equal(asked.ids, faces.ids.repeat(2)) and torch.equal(asked.labels, faces.labels.repeat(2))
 
 
 def test_a_teacher_that_is_absent_or_has_one_head_is_named() -> None:

@@ -149,9 +149,11 @@ def test_a_step_weighs_both_labels_by_their_shares(options: Augment) -> None:
     assert total.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_teacher_sees_the_mixed_pictures_once_a_step() -> None:
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_teacher_sees_the_mixed_pictures_once_a_step(flip: bool) -> None:
     teacher, spec = Teacher(), InputSpec(SIDE, SIDE, "grey", (0.0,), (1.0,))
-    training = module(Augment(mixup=1.0), TwoHeads(teacher_weight=0.5), teaching.Teacher(teacher, spec, spec))
+    loss = TwoHeads(teacher_weight=0.5, teacher_flip=flip)
+    training = module(Augment(mixup=1.0), loss, teaching.Teacher(teacher, spec, spec))
     for step in range(2):
         training.training_step(batch(), step)
     assert len(teacher.asked) == 2
@@ -159,7 +161,8 @@ def test_a_teacher_sees_the_mixed_pictures_once_a_step() -> None:
     for step, seen in enumerate(teacher.asked):
         mix = mixing.draw(Augment(mixup=1.0), size=SIDE, seed=5, epoch=0, step=step)
         assert mix is not None
-        assert torch.allclose(seen, mix.pictures(plain), atol=1e-6)
+        mixed = mix.pictures(plain)
+        assert torch.allclose(seen, torch.cat([mixed, mixed.flip(-1)]) if flip else mixed, atol=1e-6)
 
 
 def test_answers_by_row_are_weighed_like_labels() -> None:

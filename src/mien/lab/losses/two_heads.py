@@ -61,6 +61,9 @@ class _TwoHeads(Taught):
     def __init__(self, options: TwoHeads, task: Task) -> None:
         super().__init__(task.teacher if options.teacher_weight else None)
         self.options = options
+        self._seen: tuple[Tensor, Tensor] | None = (
+            None  # the pictures last taught about, and these with their mirror images
+        )
         counts = torch.tensor(task.class_counts, dtype=torch.float64).clamp(min=1)  # an absent class is never asked for
         weights = (counts / counts.min()) ** -options.balance
         self.register_buffer("weights", weights.float(), persistent=False)
@@ -83,7 +86,7 @@ class _TwoHeads(Taught):
 
     def _taught(self, logits: Tensor, second: Tensor, batch: Batch) -> Tensor:
         """The mean over rows of the cross-entropies of both heads to the teacher's."""
-        answer = self.answers(_with_mirrored(batch) if self.options.teacher_flip else batch)
+        answer = self.answers(self._both_views(batch) if self.options.teacher_flip else batch)
         if answer.heads is None or "fer2013" not in answer.heads:
             raise UsageError("loss two-heads: the teacher has no head 'fer2013'; train one as mien-small is trained")
         pairs = ((answer.logits, logits), (answer.heads["fer2013"], second))
@@ -97,8 +100,9 @@ class _TwoHeads(Taught):
         pictures, mirrored = told.chunk(2)
         return (distribution(pictures) + distribution(mirrored)) / 2
 
-
-def _with_mirrored(batch: Batch) -> Batch:
-    """The 2N rows of a batch and of its mirror images."""
-    images = torch.cat([batch.images, batch.images.flip(-1)])
-    return Batch(images, batch.labels.repeat(2), None, batch.ids.repeat(2))
+    def _both_views(self, batch: Batch) -> Batch:
+        """The 2N rows of a batch and of its mirror images; the same tensor as before for the same pictures, as for a mixed
+        batch's second labels, so that the teacher need not compute again."""
+        if self._seen is None or self._seen[0] is not batch.images:
+            self._seen = (batch.images, torch.cat([batch.images, batch.images.flip(-1)]))
+        return Batch(self._seen[1], batch.labels.repeat(2), None, batch.ids.repeat(2))

@@ -21,9 +21,7 @@ class Average(nn.Module):
         self.decay = decay
         self.network: Network = copy.deepcopy(network).requires_grad_(False).eval()
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self._counted: int | None = (
-            None  # the same number, so that an accelerator need not be asked for it; None: not known
-        )
+        self._counted: int | None = None  # the same, known without asking an accelerator; None: it must be asked
         self.register_load_state_dict_post_hook(_count_anew)
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """The step: augment, forward, loss, and what is averaged, validated and logged. Lightning runs the loop around it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -49,8 +49,7 @@ class Training(pl.LightningModule):
         self.joint = False  # whether both label sets are learnt: only then does a second head mean anything
         self._tally: dict[str, list[Tensor]] = {}  # 1 or 0 for each validation row, by label set
         self._losses: dict[str, list[Tensor]] = {}  # their cross-entropies
-        self._totals: dict[str, Tensor] = {}
-        self._unchecked: _Unchecked | None = None
+        self._steps: list[tuple[int, dict[str, Tensor]]] = []  # of this epoch, each step's terms, and "loss", their sum
         self._last: tuple[NetworkOutput, Batch] | None = None
         network.freeze(recipe.frozen)
 
@@ -67,8 +66,7 @@ class Training(pl.LightningModule):
     # training
 
     def on_train_epoch_start(self) -> None:
-        self._totals = {}
-        self._unchecked = None
+        self._steps = []
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         prepared = self.prepared(batch)
@@ -83,19 +81,22 @@ class Training(pl.LightningModule):
         if mix is not None:
             terms = mix.terms(terms, self.loss(output, mixing.next_labels(prepared)))
         total = torch.stack(list(terms.values())).sum()
-        self._refuse_a_loss_that_is_not_finite()
-        held = {name: value.detach().float() for name, value in {"loss": total, **terms}.items()}
-        self._unchecked = _Unchecked(self.current_epoch, index, held)
-        for name, value in held.items():
-            self._totals[f"train_{name}"] = self._totals.get(f"train_{name}", value.new_zeros(())) + value
+        self._steps.append((index, {name: value.detach() for name, value in {"loss": total, **terms}.items()}))
+        if total.device.type == "cpu":  # elsewhere at the epoch's end: a question at every step would leave it idle
+            self._refuse_a_loss_that_is_not_finite(since=-1)
         self._last = (output, prepared)
         return total
 
-    def _refuse_a_loss_that_is_not_finite(self) -> None:
-        """Of the step before, whose loss an accelerator has computed by now: to wait for this step's would leave it idle."""
-        if self._unchecked is not None:
-            self._unchecked.check()
-        self._unchecked = None
+    def _refuse_a_loss_that_is_not_finite(self, *, since: int = 0) -> None:
+        """Raises UsageError naming the first of the epoch's steps, from the place `since` on, whose loss is not finite."""
+        steps = self._steps[since:]
+        finite = torch.isfinite(torch.stack([terms["loss"] for _, terms in steps])).tolist()
+        if not all(finite):
+            step, terms = steps[finite.index(False)]
+            found = ", ".join(f"{name}={value.item():.4g}" for name, value in terms.items() if name != "loss")
+            raise UsageError(
+                f"the loss is not finite at epoch {self.current_epoch}, step {step} ({found}); lower --set lr"
+            )
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
         if self._last is not None:
@@ -154,8 +155,9 @@ class Training(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._refuse_a_loss_that_is_not_finite()
-        for name, value in self._totals.items():
-            self.log(name, value.item() / self.steps)
+        for name in self._steps[0][1]:
+            total = torch.stack([terms[name] for _, terms in self._steps]).sum(dtype=torch.float32)
+            self.log(f"train_{name}", total.item() / self.steps)
         for name, found in self.loss.diagnostics().items():
             self.log(f"loss_{name}", found)
         last = self.global_step - 1  # the optimiser's own rate is by now that of the next epoch
@@ -170,23 +172,6 @@ class Training(pl.LightningModule):
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         scheduler.step()
-
-
-@dataclass(frozen=True)
-class _Unchecked:
-    """The terms of a step's loss, and their sum as "loss"."""
-
-    epoch: int
-    step: int
-    terms: Mapping[str, Tensor]
-
-    def check(self) -> None:
-        """Raises UsageError where the loss is not finite."""
-        if not torch.isfinite(self.terms["loss"]):
-            found = ", ".join(f"{name}={value.item():.4g}" for name, value in self.terms.items() if name != "loss")
-            raise UsageError(
-                f"the loss is not finite at epoch {self.epoch}, step {self.step} ({found}); lower --set lr"
-            )
 
 
 def _mean_of_all(values: list[Tensor]) -> float:

@@ -209,12 +209,10 @@ class Several(nn.Module):
         if self._last is None or self._last.whole is not batch.images or (self._last.turns != turns).any():
             self._last = _Dealt(batch.images, turns, len(self.teachers))
         order, counts = self._last.order, self._last.counts
-        shares = zip(
-            self._last.images, batch.labels[order].split(counts), batch.ids[order.cpu()].split(counts), strict=True
-        )
+        labels, ids = batch.labels[order].split(counts), batch.ids[self._last.places].split(counts)
         told: list[NetworkOutput] = [
-            teacher(Batch(images, labels, None, ids))
-            for teacher, (images, labels, ids) in zip(self.teachers, shares, strict=True)
+            teacher(Batch(images, own_labels, None, own_ids))
+            for teacher, images, own_labels, own_ids in zip(self.teachers, self._last.images, labels, ids, strict=True)
             if len(images)
         ]
         heads = set.intersection(*(set(output.heads or {}) for output in told))
@@ -233,12 +231,13 @@ class Several(nn.Module):
 
 
 class _Dealt:
-    """The pictures `whole` (N, C, H, W), by the teacher whose turn it is: images[k] are the k-th one's counts[k]. order: (N,) the
-    places that they came from."""
+    """The pictures `whole` (N, C, H, W), by the teacher whose turn it is: images[k] are the k-th one's counts[k]. places: (N,)
+    where they came from; order: the same beside the pictures."""
 
     def __init__(self, whole: Tensor, turns: np.ndarray, teachers: int) -> None:
         self.whole, self.turns = whole, turns
-        self.order = torch.from_numpy(np.argsort(turns, kind="stable")).to(whole.device)
+        self.places = torch.from_numpy(np.argsort(turns, kind="stable"))
+        self.order = self.places.to(whole.device)
         self.counts = np.bincount(turns, minlength=teachers).tolist()
         self.images = whole[self.order].split(self.counts)
 

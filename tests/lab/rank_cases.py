@@ -176,7 +176,7 @@ def take(recipe: Recipe) -> Found:
             found |= {f"gradient {n}": p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
         optimiser.step()
         module.on_train_batch_end(None, batch, index)
-        found |= {f"term {name} after step {index}": torch.tensor(value) for name, value in module._totals.items()}
+        found |= {f"term {name} after step {index}": torch.tensor(value) for name, value in module._totals().items()}
     return found | {f"state {name}": value.clone() for name, value in module.state_dict().items()}
 
 

@@ -1,5 +1,6 @@
 """The step: augment, forward, loss, and what is averaged, validated and logged. Lightning runs the loop around it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -155,13 +156,20 @@ class Training(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._refuse_a_loss_that_is_not_finite()
-        for name in self._steps[0][1]:
-            total = torch.stack([terms[name] for _, terms in self._steps]).sum(dtype=torch.float32)
-            self.log(f"train_{name}", total.item() / self.steps)
+        for name, value in self._totals().items():
+            self.log(name, value / self.steps)
         for name, found in self.loss.diagnostics().items():
             self.log(f"loss_{name}", found)
         last = self.global_step - 1  # the optimiser's own rate is by now that of the next epoch
         self.log("lr", self.recipe.lr * schedule.step_factor(self.recipe, last, self.steps))
+
+    def _totals(self) -> dict[str, float]:
+        """Each term's sum over the epoch's steps so far."""
+        names = self._steps[0][1]
+        return {
+            f"train_{name}": math.fsum(torch.stack([terms[name] for _, terms in self._steps]).tolist())
+            for name in names
+        }
 
     # optimisation
 

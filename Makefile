@@ -20,7 +20,7 @@ check: .venv/dev  ## what to run before a commit: format, lint, types, fast test
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not soak" -n logical --maxprocesses 4 --dist loadfile
 
-soak: .venv/dev  ## the full counts: fuzz, load, long runs; hours. Writes counts, seed and date into benchmarks/results/soak.json
+soak: .venv/dev  ## the full counts: fuzz, load, long runs; a quarter of an hour. Writes counts, seed and date into benchmarks/results/soak.json
 	$(BIN)/python benchmarks/soak.py
 
 clean:

@@ -1,6 +1,5 @@
 """The command line, run in this process; once as a process of its own."""
 
-import contextlib
 import csv
 import io
 import json
@@ -15,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import films
 import mien
-from mien import cli, draw, jobs, tables, terminal
+from mien import cli, draw, jobs, tables, terminal, writing
 from mien.reader import Reader, Reading
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
@@ -124,6 +124,50 @@ def test_rows_of_other_pictures_that_a_call_replaces_are_told(
     assert f"faces.{kind}: the rows of 1 other pictures there are replaced" in said[2]
 
 
+def test_a_table_of_another_format_that_stays_is_told(run, portrait: Path, tiny_model: Path, tmp_path: Path) -> None:
+    rest = ("--model", tiny_model, "-o", tmp_path / "out", "--no-annotate")
+    assert run("read", portrait, *rest).err == ""
+    said = run("read", portrait, *rest, "--format", "jsonl").err
+    assert said == f"mien: {tmp_path / 'out' / 'faces.csv'}: left as an earlier call wrote it\n"
+
+
+@pytest.mark.parametrize("what", ["picture", "job", "video"])
+def test_a_folder_that_another_is_writing_into_is_left_alone(
+    run, portrait: Path, tiny_model: Path, tmp_path: Path, what: str
+) -> None:
+    path = {"picture": portrait, "job": portrait.parent, "video": tmp_path / "v.mp4"}[what]
+    if what == "video":
+        films.write(path, [np.zeros((64, 64, 3), np.uint8)] * 3)
+    command = ("read", path, "--model", tiny_model, "-o", tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    with writing.held(tmp_path / "out"):
+        ran = run(*command)
+        assert ran.status == 2
+        assert (
+            ran.err == f"mien: {tmp_path / 'out'}: another mien is writing here; wait for it or choose another for -o\n"
+        )
+        assert not list((tmp_path / "out").iterdir())
+    assert run(*command).status == 0
+
+
+def test_copies_that_are_gone_are_told(run, portrait: Path, tiny_model: Path, tmp_path: Path) -> None:
+    command = ("read", portrait.parent, "--model", tiny_model, "-o", tmp_path / "out", "--annotate")
+    told = f"annotated copies in {tmp_path / 'out' / 'annotated'}"
+    assert told in run(*command).out
+    shutil.rmtree(tmp_path / "out" / "annotated")
+    ran = run(*command)
+    assert told not in ran.out and "annotated are gone; to have them written again, choose another -o" in ran.err
+
+
+def test_a_folder_for_videos_that_cannot_be_made_is_told(run, tiny_model: Path, tmp_path: Path) -> None:
+    videos = [films.write(tmp_path / f"{name}.mp4", [np.zeros((64, 64, 3), np.uint8)] * 3) for name in "ab"]
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "b").touch()
+    ran = run("read", *videos, "--model", tiny_model, "-o", out)
+    assert ran.status == 2 and f"{out / 'b'}: cannot be made into a folder (File exists)" in ran.err
+
+
 def interrupt_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on, as by Ctrl-C, when that picture is read."""
     read = Reader.read
@@ -141,8 +185,10 @@ def test_what_was_read_before_an_interruption_is_in_the_table(
 ) -> None:
     interrupt_at("twin.png", monkeypatch)
     twin = Path(shutil.copy(portrait, portrait.with_name("twin.png")))
-    with contextlib.suppress(KeyboardInterrupt):
-        run("read", portrait, twin, "--model", tiny_model, "-o", tmp_path / "out", "--format", "jsonl")
+    ran = run("read", portrait, twin, "--model", tiny_model, "-o", tmp_path / "out", "--format", "jsonl")
+    assert ran.status == 130 and ran.err.startswith(
+        f"mien: stopped; the table in {tmp_path / 'out'} holds what was read"
+    )
     (row,) = map(json.loads, (tmp_path / "out" / "faces.jsonl").read_text().splitlines())
     assert row["source"] == str(portrait) and row["status"] == "ok"
 
@@ -155,8 +201,7 @@ def test_a_whole_table_outlives_a_repetition_that_is_interrupted(
     command = ("read", portrait, twin, "--model", tiny_model, "-o", tmp_path, "--format", kind, "--no-annotate")
     assert run(*command).status == 0
     interrupt_at("twin.png", monkeypatch)
-    with contextlib.suppress(KeyboardInterrupt):
-        run(*command)
+    assert run(*command).status == 130
     assert tables.sources(tables.place(kind, tmp_path)) == {str(portrait), str(twin)}
 
 

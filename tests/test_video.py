@@ -178,21 +178,40 @@ def test_paces_that_mean_nothing(every: int, fps: float | None, smoothing: float
         Pace(every, fps, smoothing)
 
 
-@pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_rotation_metadata_turns_the_picture_upright(tmp_path: Path, turns: int) -> None:
-    """turns: by how many right angles clockwise a player shows the stored picture turned (ISO 14496-12, tkhd)."""
-    path = films.write(tmp_path / "v.mp4", numbered(2))
-    cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][turns]
+def with_matrix(path: Path, a: float, b: float, c: float, d: float) -> Path:
+    """A video whose header has a player show what is stored at x, y at a x + c y, b x + d y (ISO 14496-12, tkhd)."""
+    films.write(path, numbered(2))
     data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 4 + 40
-    entries = [cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30]
+    entries = [round(a * 65536), round(b * 65536), 0, round(c * 65536), round(d * 65536), 0, 0, 0, 1 << 30]
     data[matrix : matrix + 36] = b"".join(entry.to_bytes(4, "big", signed=True) for entry in entries)
     path.write_bytes(data)
-    with Video(path) as video:
+    return path
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corner"),
+    [
+        ((1, 0, 0, 1), np.s_[:20, :5]),
+        ((0, 1, -1, 0), np.s_[:5, -20:]),  # turned by a right angle clockwise
+        ((-1, 0, 0, -1), np.s_[-20:, -5:]),
+        ((0, -1, 1, 0), np.s_[-5:, :20]),
+        ((-1, 0, 0, 1), np.s_[:20, -5:]),  # mirrored
+        ((1, 0, 0, -1), np.s_[-20:, :5]),
+        ((0, 1, 1, 0), np.s_[:5, :20]),
+        ((0, -1, -1, 0), np.s_[-5:, -20:]),
+        ((0.5, 0, 0, 0.5), np.s_[:20, :5]),  # a scale is none of ours
+        ((0.7071, 0.7071, -0.7071, 0.7071), np.s_[:20, :5]),  # nor is another angle
+    ],
+)
+def test_the_display_matrix_makes_the_picture_upright(
+    tmp_path: Path, matrix: tuple[float, float, float, float], corner: tuple[slice, slice]
+) -> None:
+    """The bright corner, 20 high and 5 wide at the stored picture's top left, lies where a player shows it."""
+    with Video(with_matrix(tmp_path / "v.mp4", *matrix)) as video:
         image = next(video.frames()).image
-    assert image.shape[:2] == (SIZE if turns % 2 else SIZE[::-1])
-    corner = {0: image[:20, :5], 1: image[:5, -20:], 2: image[-20:, -5:], 3: image[-5:, :20]}[turns]
-    assert corner.mean() > 150 and image.mean() < 80
+    assert image.shape[:2] == (SIZE if matrix[0] == 0 else SIZE[::-1])
+    assert image[corner].mean() > 150 and image.mean() < 80
 
 
 def test_damage_in_the_middle_costs_only_what_is_damaged(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from mien import cli, draw, tables, writing
+from mien.errors import UsageError
 from mien.lab.evaluation.scores import PROTOCOL_FIELDS, Scores
 
 ROW = tables.failure("a.jpg", "a reason")
@@ -29,6 +30,17 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 def names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
+
+
+def test_a_folder_is_held_until_the_block_ends(tmp_path: Path) -> None:
+    with (
+        writing.held(tmp_path),
+        pytest.raises(UsageError, match="another mien is writing here"),
+        writing.held(tmp_path),
+    ):
+        pass
+    with writing.held(tmp_path), writing.held(writing.folder(tmp_path / "inner")):
+        pass
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

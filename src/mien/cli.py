@@ -7,7 +7,6 @@ import contextlib
 import errno
 import importlib.util
 import math
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import mien
-from mien import images, storage, terminal
+from mien import images, storage, terminal, writing
 from mien.errors import DetectorError, ImageError, MienError, ModelError, UsageError
 from mien.faces.detect import MIN_FACE, NAMES
 from mien.pace import SMOOTHING_S, Pace
@@ -272,7 +271,7 @@ def _read_folder(
         raise UsageError(f"{settings.copies} is there already, and no job wrote it: choose another folder for -o")
     with terminal.stopped(f"the same command goes on in {out}"):
         return job_cli.read_folder(
-            pictures, _folder(out), settings=settings, format=format, workers=workers, retry_failed=again
+            pictures, writing.folder(out), settings=settings, format=format, workers=workers, retry_failed=again
         )
 
 
@@ -350,7 +349,7 @@ def _read_on_ray(
 
     if out is None or json:
         raise UsageError("--engine ray runs a job: name a folder or URL with -o, and leave out --json (--format jsonl)")
-    place = out if storage.is_url(out) else _folder(Path(out))
+    place = out if storage.is_url(out) else writing.folder(Path(out))
     engine = partial(ray_engine.tables, address=address)
     with terminal.stopped(f"the same command goes on in {place}"):
         return job_cli.read_folder(
@@ -375,7 +374,7 @@ def _read_videos(
         raise UsageError(f"{others[0]} is no video, but {paths[0]} or another path is: read them with two commands")
     if json:
         raise UsageError("--json prints a whole table at once: for a video write JSON lines with -o and --format jsonl")
-    folder = _folder(out) if out else None
+    folder = writing.folder(out) if out else None
     videos = [Path(path) for path in paths]
     with terminal.stopped(f"the tables in {folder} hold what was read until then" if folder else ""):
         return job_cli.read_videos(videos, reader, out=folder, pace=pace, annotated=annotate, format=format)
@@ -385,12 +384,20 @@ def _read_all(
     pictures: list[Path], reader: "Reader", *, out: Path | None, format: str, json: bool, annotate: bool = True
 ) -> bool:
     """Read, print and write everything; whether all could be read and copied."""
+    advice = f"the table in {out} holds what was read until then, or what it held before" if out else ""
+    with terminal.stopped(advice), writing.held(writing.folder(out)) if out else contextlib.nullcontext():
+        return _read_pictures(pictures, reader, out=out, format=format, json=json, annotate=annotate)
+
+
+def _read_pictures(
+    pictures: list[Path], reader: "Reader", *, out: Path | None, format: str, json: bool, annotate: bool
+) -> bool:
+    """`_read_all` into a folder that is there and nobody else's."""
     from mien import draw, jobs, tables
 
     if out:
         jobs.refuse_a_jobs_folder(out)
         _refuse_frames(tables.place(format, out))
-        _folder(out)
         _tell_what_is_replaced(tables.place(format, out), pictures)
     copies: list[Path] | list[None] = [None] * len(pictures)
     if out and annotate:
@@ -434,6 +441,9 @@ def _tell_what_is_replaced(table: Path, pictures: list[Path]) -> None:
     """Rows of an earlier call that this one does not write again."""
     from mien import tables
 
+    for other in tables.own(table.parent):
+        if other != table:
+            complain(f"{other}: left as an earlier call wrote it")
     others = tables.sources(table) - {str(path) for path in pictures}
     if others:
         complain(
@@ -458,16 +468,6 @@ def _refuse_what_lies_there(copies: list[Path], out: Path) -> None:
     found = next((copy for copy in copies if copy.exists()), None)
     if found and not tables.own(out):
         raise UsageError(f"{found} is there already, and no table of mien's beside it: choose another folder for -o")
-
-
-def _folder(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be made into a folder ({error.strerror}); choose another for -o") from None
-    if not os.access(path, os.W_OK):
-        raise UsageError(f"{path}: cannot be written to; choose another folder for -o")
-    return path
 
 
 def _show(reading: "Reading") -> None:

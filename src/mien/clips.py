@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mien import draw, jobs, tables, timeline
+from mien import draw, jobs, tables, timeline, writing
 from mien.errors import UsageError
 from mien.pace import ALL_FRAMES, Pace
 from mien.reader import UNSURE, Reader
@@ -120,12 +120,13 @@ def read_clip(
     too, tables and timelines say what was read until then. Raises VideoError for what is no video, and UsageError where the
     video itself, a folder, a folder job or what mien did not write is in the way in `out` (see `check_place`).
     """
-    if out:
-        check_place(path, out, format=format)
     follower = Follower(reader, smoothing=pace.smoothing)
     summaries = Summaries(reader.classifier.card.head().labels, out)
     count = 0
     with ExitStack() as stack:
+        if out:
+            stack.enter_context(writing.held(out))
+            check_place(path, out, format=format)
         video = stack.enter_context(Video(path, max_pixels=reader.max_pixels))
         frames = video.frames(pace)
         outputs, lacks = _outputs(stack, video, out, format=format, annotated=annotated) if out else ([], [])

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mien import jobs
+from mien import jobs, storage, writing
 from mien.errors import VideoError
 from mien.pace import Pace
 from mien.terminal import complain, printable
@@ -41,7 +41,10 @@ def read_folder(
     print(f"{summary.read} read, {summary.no_face} without a face, {summary.failed} failed; {summary.faces} faces")
     print(f"wrote {printable(str(summary.out))}")
     if settings.copies:
-        print(f"annotated copies in {printable(settings.copies)}")
+        if storage.is_url(settings.copies) or Path(settings.copies).is_dir():
+            print(f"annotated copies in {printable(settings.copies)}")
+        elif summary.faces or summary.no_face:
+            complain(f"the copies in {settings.copies} are gone; to have them written again, choose another -o")
     if summary.failed_before:
         complain(
             f"files that failed in an earlier run and were not tried again: {summary.failed_before}; to read them, "
@@ -124,9 +127,7 @@ def _folders(paths: Sequence[Path], out: Path | None, *, format: str) -> list[Pa
     for folder in folders:
         for path in paths:  # none may be replaced by what is read of another
             check_place(path, folder, format=format)
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-    return list(folders)
+    return [writing.folder(folder) for folder in folders]
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -12,6 +12,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -86,7 +87,9 @@ class Journal:
                 f"{table} is there already, and no job wrote it: move it away, or choose another folder for -o"
             )
         self._folder, self._job, self._format = folder, job, job["format"]
-        self._file = path.open("a+b")
+        self._held = ExitStack()
+        self._held.enter_context(writing.held(folder))
+        self._file = self._held.enter_context(path.open("a+b"))
         self.done: dict[str, Outcome] = {}
         self.mark = 0
         try:
@@ -94,7 +97,7 @@ class Journal:
             retry.finish(folder, self._file)
             self._take_up(job, path)
         except BaseException:
-            self._file.close()
+            self._held.close()
             raise
 
     def commit(self, outcomes: Sequence[Outcome], mark: int) -> None:
@@ -113,7 +116,7 @@ class Journal:
 
     def close(self) -> None:
         with writing.named(self._folder / JOURNAL):
-            self._file.close()
+            self._held.close()
 
     def _take_up(self, job: dict[str, Any], path: Path) -> None:
         """Go through what is there, keep what the table can honour and cut off the rest."""

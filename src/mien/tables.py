@@ -89,7 +89,7 @@ def failure(source: str, reason: str) -> Row:
 
 def to_json(table: Iterable[Row]) -> str:
     """One JSON array with an object for each row."""
-    return json.dumps(list(table), indent=1, allow_nan=False)
+    return json.dumps([_unicode_row(row) for row in table], indent=1, allow_nan=False)
 
 
 def write_csv(table: Iterable[Row], path: Path, *, columns: Sequence[str] = COLUMNS) -> None:
@@ -244,8 +244,9 @@ def copy_without_failures(kind: str, folder: Path, target: Path, sources: Collec
                 row for row in csv.reader(rows) if not (row[0] in names and row[-1].startswith(_ERROR))
             )
     elif kind == "jsonl":
+        spelt = {*sources, *map(_unicode, sources)}  # tables of earlier versions have the names as they are
         with old.open("rb") as lines, new.open("wb") as copy:
-            copy.writelines(line for line in lines if not _is_failure(json.loads(line), sources))
+            copy.writelines(line for line in lines if not _is_failure(json.loads(line), spelt))
     else:
         return _copy_parts(old, new, {_unicode(source) for source in sources})
     return new.stat().st_size
@@ -317,7 +318,7 @@ class ParquetSink:
         return len(self._rows) >= self.ROWS
 
     def add(self, table: Iterable[Row]) -> None:
-        self._rows += [{name: _unicode(value) for name, value in row.items()} for row in table]
+        self._rows += map(_unicode_row, table)
 
     def commit(self) -> int:
         if self._rows:
@@ -354,8 +355,12 @@ def _arrow_type(column: str, pa: Any) -> Any:
 
 
 def _unicode(value: str | int | float | None) -> str | int | float | None:
-    """Parquet's text is UTF-8: bytes of a file name that are not are spelt out, as in the CSV."""
+    """Bytes of a file name that are not UTF-8 are spelt out, as in the CSV: neither Parquet nor those who read JSON take them."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _unicode_row(row: Row) -> Row:
+    return {name: _unicode(value) for name, value in row.items()}
 
 
 def _face_row(source: str, number: int, face: Face, status: str) -> Row:
@@ -380,7 +385,7 @@ def _row(**cells: str | int | float | None) -> Row:
 
 
 def _json_line(row: Row) -> str:
-    return json.dumps(row, allow_nan=False) + "\n"
+    return json.dumps(_unicode_row(row), allow_nan=False) + "\n"
 
 
 def _harmless_row(row: Row) -> dict[str, str | int | float | None]:

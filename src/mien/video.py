@@ -122,7 +122,7 @@ class Video:
                 tick = time_s if tick == -np.inf else tick
                 tick += (1 + np.floor((time_s - tick) * pace.fps + 1e-6)) / pace.fps
             shown = frame.to_ndarray(format="rgb24", width=self._shown_width(frame.width), height=frame.height)
-            yield Frame(number, time_s, _upright(shown, frame.rotation))
+            yield Frame(number, time_s, _upright(shown, _display_matrix(frame)))
 
     def close(self) -> None:
         self._container.close()
@@ -414,10 +414,29 @@ def _end(packet: Any) -> float:
     return -np.inf if packet.pts is None else float((packet.pts + (packet.duration or 0)) * packet.time_base)
 
 
-def _upright(image: np.ndarray, rotation: int) -> np.ndarray:
-    """rotation: degrees counter-clockwise that the display matrix asks for; other than right angles are left alone."""
-    turns = round(rotation / 90) % 4 if rotation % 90 == 0 else 0
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+def _display_matrix(frame: Any) -> np.ndarray | None:
+    """[[a, b], [c, d]]: a player shows what the frame has at x, y at a x + c y, b x + d y, but for where it begins. None where
+    the frame has none."""
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            matrix = np.frombuffer(bytes(data), np.int32)[:9].reshape(3, 3)[:2, :2].astype(np.float64)
+            return matrix / max(1.0, float(np.abs(matrix).max()))
+    return None
+
+
+def _upright(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """The frame as its display matrix asks for: turned by right angles, mirrored, or both; others are left alone."""
+    if matrix is None:
+        return image
+    signs = np.rint(matrix)
+    if not (
+        np.allclose(matrix, signs, atol=1e-3) and (np.abs(signs).sum(axis=0) == 1).all() and np.abs(signs).sum() == 2
+    ):
+        return image
+    if signs[0, 0] == 0:
+        image = image.swapaxes(0, 1)
+    (across,), (down,) = (column[column != 0] for column in signs.T)
+    return np.ascontiguousarray(image[:: int(down), :: int(across)])
 
 
 def _reason(error: Exception) -> str:

@@ -1,9 +1,12 @@
 """Files that are whole or not there, whatever ends the writing, and errors of a full disk that name the file."""
 
 import contextlib
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+
+from mien.errors import UsageError
 
 
 @contextlib.contextmanager
@@ -29,6 +32,43 @@ def named(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
         if error.errno is None or str(error.filename) not in (str(None), str(instead_of)):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error  # of the same kind, by its number
+
+
+def folder(path: Path) -> Path:
+    """The folder to write into, made where it is not there. Raises UsageError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be made into a folder ({error.strerror}); choose another for -o") from None
+    if not os.access(path, os.W_OK):
+        raise UsageError(f"{path}: cannot be written to; choose another folder for -o")
+    return path
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep others of mien out of the folder until the block or this process ends, however it ends; where the system or the folder's
+    file system knows no such lock, that is the user's to avoid. Raises UsageError where another writes there."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    try:
+        place = os.open(folder, os.O_RDONLY)
+    except OSError:  # one that may be written to and not read, say
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{folder}: another mien is writing here; wait for it or choose another for -o") from None
+        except OSError:  # no such lock there
+            pass
+        yield
+    finally:
+        os.close(place)
 
 
 def clear(folder: Path) -> None:

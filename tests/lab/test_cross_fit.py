@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -248,6 +249,19 @@ def test_a_student_is_taught_out_of_fold(world: dict[str, Path], tmp_path: Path)
     assert ended.value.code == 2
 
 
+def test_out_of_fold_teachers_know_nothing_of_the_tenth_that_chooses(world: dict[str, Path], tmp_path: Path) -> None:
+    def held_out(folder: str, part: Part | None, **options: Any) -> Path:
+        source = Source("ferplus", world["root"], allow_partial=True, leave_out=part, select_on="holdout")
+        choice = Choice("mien-small", settings=(*TINY, "epochs=1", *(["loss.teacher_weight=0.5"] if options else [])))
+        return train(choice, source, tmp_path / folder, threads=1, say=lambda line: None, **options)
+
+    halves = [held_out(f"without-{n}", Part(n, 2)) for n in (1, 2)]
+    flattered = [note for note in runs.read(held_out("plain", None, teacher=halves))["notes"] if "flatters" in note]
+    assert [note.partition(" ")[0] for note in flattered] == [f"without-{n}/best.ckpt" for n in (1, 2)]
+    told = runs.read(held_out("out-of-fold", None, teacher=halves, out_of_fold=True))["notes"]
+    assert not [note for note in told if "flatters" in note]
+
+
 def test_teachers_that_cannot_answer_out_of_fold_are_named(world: dict[str, Path], tmp_path: Path) -> None:
     data = fer_plus(world["root"])
     spec = InputSpec(48, 48, "grey", (0.5,), (0.25,))
@@ -261,6 +275,7 @@ def test_teachers_that_cannot_answer_out_of_fold_are_named(world: dict[str, Path
     whole = trained(world["root"], tmp_path / "whole", None, "epochs=1")
     refused([*folders(world), whole], f"teacher {whole} is no run that left a part out")
     refused([bundled_model()], "is no run that left a part out")
+    refused([tmp_path / "answers.npz"], "such answers are out of fold as they are; leave --out-of-fold out")
     fewer = data.subset(Part(1, 3).rows(data))
     refused(folders(world), "learnt other rows than these without part 1/3", fewer)
     source = Source("ferplus", world["root"], allow_partial=True, leave_out=Part(1, 3))

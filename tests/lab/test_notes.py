@@ -65,7 +65,7 @@ def test_a_last_side_that_is_not_the_size_is_named() -> None:
 def test_a_start_that_may_know_the_holdout(tmp_path: Path, name: str, facts: dict[str, Any], knows: bool) -> None:
     path = checkpoint(tmp_path / "run", **facts)
     told = notes_of(dataset(name), GREY, "holdout", [path])
-    assert [note.split(" may have learnt")[0] for note in told] == (["best.ckpt"] if knows else [])
+    assert [note.split(" may have learnt")[0] for note in told] == (["run/best.ckpt"] if knows else [])
     assert notes_of(dataset(name), GREY, "valid", [path]) == []
 
 

@@ -392,6 +392,13 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_its_epoch_is_kept() -> No
         module.on_train_epoch_end()
 
 
+def test_terms_that_only_some_steps_have_are_counted() -> None:
+    module, _ = step_of_noise()
+    module._steps = [(0, {"loss": torch.tensor(3.0), "norm": torch.tensor(1.0)}), (1, {"loss": torch.tensor(2.0)})]
+    module._steps.append((2, {"loss": torch.tensor(1.0), "late": torch.tensor(0.5)}))
+    assert module._totals() == {"train_loss": 6.0, "train_norm": 1.0, "train_late": 0.5}
+
+
 def test_an_average_goes_on_counting_where_its_state_left_off() -> None:
     module, _ = step_of_noise()
     assert module.average is not None

@@ -134,6 +134,8 @@ def test_a_teacher_that_is_absent_or_has_one_head_is_named() -> None:
         TwoHeads(teacher_weight=-1)
     with pytest.raises(UsageError, match=r"pass --teacher RUN, or --teacher FILE\.onnx"):
         TwoHeads(teacher_weight=1).build(Task(COUNTS, 16, has_votes=True))
+    with pytest.raises(UsageError, match="set teacher_weight above 0, too"):
+        TwoHeads(teacher_flip=True).build(Task(COUNTS, 16, teacher=Teacher(), has_votes=True))
 
     class OneHead(nn.Module):
         def forward(self, batch: Batch) -> NetworkOutput:

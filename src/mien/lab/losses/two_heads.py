@@ -48,6 +48,10 @@ class TwoHeads:
                 f"loss two-heads: its second head answers FER-2013's {len(BASIC)} classes, the labels are of more; train on "
                 "--data ferplus by --label-rule joint, or choose another --loss"
             )
+        if self.teacher_flip and not self.teacher_weight:
+            raise UsageError(
+                "loss two-heads: teacher_flip asks a teacher; set teacher_weight above 0, too, or leave it out"
+            )
         if self.teacher_weight and task.teacher is None:
             raise UsageError(
                 "loss two-heads: teacher_weight > 0 needs a teacher; pass --teacher RUN, or --teacher FILE.onnx of mien"

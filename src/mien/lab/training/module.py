@@ -165,9 +165,9 @@ class Training(pl.LightningModule):
 
     def _totals(self) -> dict[str, float]:
         """Each term's sum over the epoch's steps so far."""
-        names = self._steps[0][1]
+        names = dict.fromkeys(name for _, terms in self._steps for name in terms)  # a loss may have others at each step
         return {
-            f"train_{name}": math.fsum(torch.stack([terms[name] for _, terms in self._steps]).tolist())
+            f"train_{name}": math.fsum(torch.stack([terms[name] for _, terms in self._steps if name in terms]).tolist())
             for name in names
         }
 

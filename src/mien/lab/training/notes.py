@@ -32,7 +32,8 @@ def notes_of(data: FaceDataset, recipe: Recipe, select_on: str, origins: Sequenc
         found.append(f"the run ends on pictures of {last} px (sizes) and is judged on those of {recipe.size} px (size)")
     if select_on == "holdout":
         found += [
-            f"{path.name} may have learnt the tenth of train that the epoch is chosen by: the selection's score flatters"
+            f"{Path(*path.parts[-2:])} may have learnt the tenth of train that the epoch is chosen by: the selection's score "
+            "flatters"
             for path in origins
             if _may_know_the_holdout(path, data)
         ]

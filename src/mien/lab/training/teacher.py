@@ -45,6 +45,10 @@ def _unlearnt(paths: Sequence[Path], data: FaceDataset) -> np.ndarray:
     parts: dict[str, np.ndarray] = {}
     unlearnt = np.zeros((len(paths), len(data)), bool)
     for mine, path in zip(unlearnt, paths, strict=True):
+        if path.suffix == ".npz":
+            raise UsageError(
+                f"--out-of-fold: teacher {path}: such answers are out of fold as they are; leave --out-of-fold out"
+            )
         facts = runs.read(path) if path.is_dir() else {"data": {}}
         left_out = facts["data"].get("left_out")
         if left_out is None:

@@ -157,7 +157,8 @@ def _train(
     _quiet(threads)
     frozen = load_teachers(teachers, data=data, spec=runs.spec_of(recipe), out_of_fold=out_of_fold)
     module, facts = _build(recipe, data, validation, seed, run, frozen)
-    files = [*([] if pretrained is None else [pretrained]), *map(taught_by, teachers)]
+    files = [] if pretrained is None else [pretrained]
+    files += [] if out_of_fold else map(taught_by, teachers)  # which are known to have learnt none but these rows
     facts["notes"] = notes_of(data, recipe, source.select_on, files)
     if method.starts_from and choice.network is None and pretrained is None:
         facts["notes"].append(

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mien import images, retry, storage, tables, writing
 from mien.errors import UsageError
@@ -93,7 +93,7 @@ class Journal:
         self.done: dict[str, Outcome] = {}
         self.mark = 0
         try:
-            _lock(self._file, folder)
+            writing.lock(self._file, folder)  # for file systems over a network, where a folder cannot be held
             retry.finish(folder, self._file)
             self._take_up(job, path)
         except BaseException:
@@ -415,15 +415,3 @@ def _no_journal(path: Path) -> UsageError:
 def differences(found: dict[str, Any], job: dict[str, Any]) -> str:
     keys = [key for key in {**found, **job} if found.get(key) != job.get(key)]
     return "; ".join(f"{key} was {found.get(key)!r}, now {job.get(key)!r}" for key in keys)
-
-
-def _lock(file: IO[bytes], folder: Path) -> None:
-    """Keep a second job out of the folder. The lock ends with this process, however that ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: opening twice is the user's to avoid there
-        return
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise UsageError(f"{folder}: another mien is writing here; wait for it or choose another for -o") from None

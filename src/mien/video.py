@@ -429,13 +429,13 @@ def _upright(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
     if matrix is None:
         return image
     signs = np.rint(matrix)
-    if not (
-        np.allclose(matrix, signs, atol=1e-3) and (np.abs(signs).sum(axis=0) == 1).all() and np.abs(signs).sum() == 2
-    ):
+    swapped = signs[0, 0] == 0  # across and down change places
+    wanted = np.eye(2)[::-1] if swapped else np.eye(2)
+    if not (np.allclose(matrix, signs, atol=1e-3) and np.array_equal(np.abs(signs), wanted)):
         return image
-    if signs[0, 0] == 0:
+    if swapped:
         image = image.swapaxes(0, 1)
-    (across,), (down,) = (column[column != 0] for column in signs.T)
+    across, down = signs.sum(axis=0)  # of each, its only entry
     return np.ascontiguousarray(image[:: int(down), :: int(across)])
 
 

@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from mien.errors import UsageError
 
@@ -47,28 +48,30 @@ def folder(path: Path) -> Path:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep others of mien out of the folder until the block or this process ends, however it ends; where the system or the folder's
-    file system knows no such lock, that is the user's to avoid. Raises UsageError where another writes there."""
+    """Keep others of mien out of the folder until the block or this process ends, however it ends. Raises UsageError where another
+    writes there."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a folder that may be written to and not read, say, cannot be held
+            place = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, place)
+            lock(place, folder)
+        yield
+
+
+def lock(file: int | IO[bytes], folder: Path) -> None:
+    """Lock an open file, or the descriptor of one or of a folder, until it is closed or this process ends. Raises UsageError,
+    naming `folder`, where another holds it. Where the system or the file system knows no such lock, writing twice is the
+    user's to avoid."""
     try:
         import fcntl
     except ImportError:  # Windows
-        yield
         return
     try:
-        place = os.open(folder, os.O_RDONLY)
-    except OSError:  # one that may be written to and not read, say
-        yield
-        return
-    try:
-        try:
-            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{folder}: another mien is writing here; wait for it or choose another for -o") from None
-        except OSError:  # no such lock there
-            pass
-        yield
-    finally:
-        os.close(place)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(f"{folder}: another mien is writing here; wait for it or choose another for -o") from None
+    except OSError:
+        pass
 
 
 def clear(folder: Path) -> None:

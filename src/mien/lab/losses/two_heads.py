@@ -65,9 +65,7 @@ class _TwoHeads(Taught):
     def __init__(self, options: TwoHeads, task: Task) -> None:
         super().__init__(task.teacher if options.teacher_weight else None)
         self.options = options
-        self._seen: tuple[Tensor, Tensor] | None = (
-            None  # the pictures last taught about, and these with their mirror images
-        )
+        self._seen: tuple[Tensor, Tensor] | None = None  # the pictures last taught about, and both their views
         counts = torch.tensor(task.class_counts, dtype=torch.float64).clamp(min=1)  # an absent class is never asked for
         weights = (counts / counts.min()) ** -options.balance
         self.register_buffer("weights", weights.float(), persistent=False)

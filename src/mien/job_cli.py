@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mien import jobs, storage, writing
+from mien import jobs, writing
 from mien.errors import VideoError
 from mien.pace import Pace
 from mien.terminal import complain, printable
@@ -41,7 +41,7 @@ def read_folder(
     print(f"{summary.read} read, {summary.no_face} without a face, {summary.failed} failed; {summary.faces} faces")
     print(f"wrote {printable(str(summary.out))}")
     if settings.copies:
-        if storage.is_url(settings.copies) or Path(settings.copies).is_dir():
+        if Path(settings.copies).is_dir():
             print(f"annotated copies in {printable(settings.copies)}")
         elif summary.faces or summary.no_face:
             complain(f"the copies in {settings.copies} are gone; to have them written again, choose another -o")

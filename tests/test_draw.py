@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien import draw
+from mien import draw, images, timeline
+from mien.errors import UsageError
 from mien.expressions import BASIC, EXPRESSIONS
 from mien.reader import Face, Reading
 
@@ -165,3 +166,28 @@ def test_a_link_to_itself_gets_a_copy_path_as_any_source(tmp_path: Path) -> None
     loop = tmp_path / "loop.jpg"
     loop.symlink_to(loop)
     assert draw.copy_paths([loop], tmp_path) == [tmp_path / "loop-mien.jpg"]
+
+
+def test_what_mien_drew_is_not_among_a_folders_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies beside their pictures, one that is too long for a JPEG, and a video's timeline; a photograph that is called so is."""
+    small = Image.new("RGB", (9, 9))
+    sources = [tmp_path / name for name in ("a.jpg", "a.jpeg", "b.png", "own-mien.png", "timeline-2.png")]
+    for source in sources:
+        small.save(source)
+    for copy in draw.copy_paths(sources, tmp_path):
+        draw.save(small, copy)
+    monkeypatch.setattr(draw, "JPEG_SIDE", 5)
+    draw.save(small, tmp_path / "long-mien.jpg")
+    strip = timeline.Strip(("happy",), 0.0)
+    strip.add(0.0, {"happy": 1.0})
+    timeline.save(strip, tmp_path / "timeline-1.png", title="")
+    assert {"a-mien.jpg", "a-mien-2.jpg", "b-mien.png", "long-mien.jpg.png"} < {
+        path.name for path in tmp_path.iterdir()
+    }
+    assert images.in_folder(tmp_path) == sorted(sources)
+    for source in sources:
+        source.unlink()
+    with pytest.raises(
+        UsageError, match="; its 7 copies and timelines by mien are read when they are named themselves"
+    ):
+        images.in_folder(tmp_path)

@@ -1,7 +1,7 @@
 """Readings drawn on their pictures: a box, the expression, and a bar for each class.
 
 Type is sized by the picture and by the face, and a small picture is enlarged first, so that the copy can be read at any
-size. Pixels are all that a copy carries: no EXIF, no position.
+size. Beside its pixels a copy carries one comment, that mien made it: no EXIF, no position.
 """
 
 import math
@@ -17,9 +17,10 @@ from typing import cast
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.ImageFont import FreeTypeFont
+from PIL.PngImagePlugin import PngInfo
 
 from mien import writing
-from mien.images import SUFFIXES
+from mien.images import MADE, SUFFIXES
 from mien.reader import Face, Reading
 
 SMALLEST_SIDE = 600  # px: a smaller picture is enlarged by a whole factor until its shorter side reaches this
@@ -91,10 +92,16 @@ def save(picture: Image.Image, path: Path) -> Path:
     """Write a copy as its suffix says, JPEG or PNG. What is too long for a JPEG becomes NAME.jpg.png. Gives the path."""
     if max(picture.size) > JPEG_SIDE and path.suffix.lower() in (".jpg", ".jpeg"):
         path = path.with_name(f"{path.name}.png")
-    form = "PNG" if path.suffix.lower() == ".png" else "JPEG"
-    with writing.whole(path) as partial:
-        picture.save(partial, form, quality=JPEG_QUALITY)  # PNG has no quality and ignores it
+    write(picture, path, form="PNG" if path.suffix.lower() == ".png" else "JPEG")
     return path
+
+
+def write(picture: Image.Image, path: Path, *, form: str) -> None:
+    """Write a picture that mien made, as "JPEG" or "PNG", with a comment that says so: `images.in_folder` leaves it out."""
+    text = PngInfo()
+    text.add_text("Comment", MADE)
+    with writing.whole(path) as partial:  # each form takes what is its own
+        picture.save(partial, form, quality=JPEG_QUALITY, comment=MADE, pnginfo=text)
 
 
 def copy_paths(sources: Iterable[Path], folder: Path) -> list[Path]:

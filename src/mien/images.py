@@ -39,6 +39,8 @@ LIST_TEXT: dict[str, Any] = {
     "errors": "surrogateescape",
     "newline": "",
 }  # how a list is opened
+MADE = "made by mien"  # what its annotated copies and timelines say of themselves, among their first bytes
+_MADE_NAME = re.compile(r".+-mien(-[0-9]+)?(\.jpg|\.png|\.jpg\.png)|timeline-[1-9][0-9]*\.png")
 JOURNAL, COPIES = "journal.jsonl", "annotated"  # in the folder of a job: its record, and the folder of annotated copies
 # A spreadsheet takes a cell that starts so for a formula (OWASP, CSV injection), so `mien.tables` puts an apostrophe in front.
 # Apostrophes before it count, too: else two names would become one.
@@ -164,13 +166,13 @@ def gather(paths: Iterable[str | Path]) -> list[Path]:
 
 def in_folder(folder: Path) -> list[Path]:
     """The files with a picture's name (`is_picture_name`) in `folder` and below, folder by folder, by name; links to folders are
-    not followed, as they may lead in circles, nor is a job's folder of annotated copies. A folder below that cannot be opened is
-    listed itself: whoever reads it says why.
+    not followed, as they may lead in circles, nor is a job's folder of annotated copies; copies and timelines elsewhere are left
+    out, too. A folder below that cannot be opened is listed itself: whoever reads it says why.
 
     Raises UsageError when there is none, or `folder` itself cannot be opened.
     """
     found: list[Path] = []
-    videos = 0
+    videos = made = 0
 
     def unopened(error: OSError) -> None:
         if Path(error.filename) == folder:
@@ -180,14 +182,29 @@ def in_folder(folder: Path) -> list[Path]:
     for place, folders, names in os.walk(folder, onerror=unopened):
         copies = JOURNAL in names and _makes_copies(Path(place) / JOURNAL)
         folders[:] = sorted(name for name in folders if not (copies and name == COPIES))
-        found += [Path(place) / name for name in sorted(names) if is_picture_name(name)]
+        pictures = [Path(place) / name for name in sorted(names) if is_picture_name(name)]
+        others = [path for path in pictures if not _is_made(path)]
+        found += others
+        made += len(pictures) - len(others)
         videos += sum(is_video(Path(place) / name) for name in names)
     if not found:
-        films = f"; its {videos} videos are read when they are named themselves" if videos else ""
+        kinds = ((videos, "videos"), (made, "copies and timelines by mien"))
+        named = [f"; its {count} {kind} are read when they are named themselves" for count, kind in kinds if count]
         raise UsageError(
-            f"{folder}: no pictures in this folder; expected files ending in {' '.join(sorted(SUFFIXES))}{films}"
+            f"{folder}: no pictures in this folder; expected files ending in {' '.join(sorted(SUFFIXES))}{''.join(named)}"
         )
     return found
+
+
+def _is_made(path: Path) -> bool:
+    """Whether mien wrote the picture, as its name and its first bytes say."""
+    if not _MADE_NAME.fullmatch(path.name):
+        return False
+    try:
+        with path.open("rb") as file:
+            return MADE.encode() in file.read(256)
+    except OSError:
+        return False
 
 
 def _makes_copies(journal: Path) -> bool:

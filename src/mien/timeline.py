@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mien import writing
-from mien.draw import COLOURS, INK, PLATE
+from mien.draw import COLOURS, INK, PLATE, write
 
 FIRST_BIN_S = 1 / 30  # s: a frame of most videos
 COLUMNS = 800  # px of the plot; the strip keeps between half of it and all of it
@@ -68,8 +67,7 @@ def draw(strip: Strip, *, title: str) -> Image.Image:
 
 def save(strip: Strip, path: Path, *, title: str) -> None:
     """Write the picture as PNG."""
-    with writing.whole(path) as partial:
-        draw(strip, title=title).save(partial, "PNG")
+    write(draw(strip, title=title), path, form="PNG")
 
 
 def _bands(strip: Strip) -> np.ndarray:

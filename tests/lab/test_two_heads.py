@@ -162,6 +162,16 @@ def test_without_votes_it_says_what_to_pass() -> None:
         TwoHeads().build(Task((5,) * 8, 16, has_votes=True))
 
 
+def test_a_head_that_nothing_trains_is_refused() -> None:
+    task = Task(COUNTS, 4, teacher=Teacher(), has_votes=True)
+    for name, options in (("votes", TwoHeads(votes_weight=0.0)), ("labels", TwoHeads(labels_weight=0.0))):
+        with pytest.raises(
+            UsageError, match=f"with {name}_weight=0 and no teacher nothing trains that head; set {name}"
+        ):
+            options.build(task)
+        replace(options, teacher_weight=0.5).build(task)
+
+
 def test_a_negative_balance_is_refused() -> None:
     with pytest.raises(UsageError, match="balance=-1: expected 0 or more"):
         TwoHeads(balance=-1)

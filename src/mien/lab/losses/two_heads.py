@@ -52,6 +52,12 @@ class TwoHeads:
             raise UsageError(
                 "loss two-heads: teacher_flip asks a teacher; set teacher_weight above 0, too, or leave it out"
             )
+        for weight in ("votes_weight", "labels_weight"):
+            if not getattr(self, weight) and not self.teacher_weight:
+                raise UsageError(
+                    f"loss two-heads: with {weight}=0 and no teacher nothing trains that head; set {weight} above 0, or "
+                    "teacher_weight and a --teacher"
+                )
         if self.teacher_weight and task.teacher is None:
             raise UsageError(
                 "loss two-heads: teacher_weight > 0 needs a teacher; pass --teacher RUN, or --teacher FILE.onnx of mien"

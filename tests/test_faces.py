@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,6 +111,31 @@ def test_large_copies_in_strips_give_the_same_windows(
     in_strips = detector._windows(pixels)
     np.testing.assert_allclose(in_strips[0], corrections, atol=1e-5)
     np.testing.assert_allclose(in_strips[1], scores, atol=1e-5)
+
+
+def test_a_crowd_goes_through_a_few_faces_at_a_time(
+    detector: Mtcnn, hopper: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at once a class photograph took gigabytes; the answer is the same."""
+    crowd = np.tile(np.asarray(Image.fromarray(hopper[60:400, 100:440]).resize((64, 64))), (6, 6, 1))
+    rows: list[int] = []
+
+    class Counted:
+        def __init__(self, network: ort.InferenceSession) -> None:
+            self.get_inputs, self._run = network.get_inputs, network.run
+
+        def run(self, names: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            rows.extend(len(batch) for batch in feed.values())
+            return self._run(names, feed)
+
+    for name in ("_rnet", "_onet"):
+        monkeypatch.setattr(detector, name, Counted(getattr(detector, name)))
+    found = detector.detect(crowd)
+    assert len(found) == 36 and max(rows) == mtcnn.CROPS < sum(rows) / 4
+    monkeypatch.setattr(mtcnn, "CROPS", 10_000)
+    for few, all_together in zip(found, detector.detect(crowd), strict=True):
+        assert few.box == pytest.approx(all_together.box, abs=1e-3)
+    assert max(rows) > 2 * 64
 
 
 def test_refine_recovers_a_face_from_a_rough_box(detector: Mtcnn, hopper: np.ndarray) -> None:

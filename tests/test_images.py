@@ -43,6 +43,7 @@ def test_every_kind_of_source_gives_the_same_picture(tmp_path: Path) -> None:
     path.write_bytes(PNG)
     with path.open("rb") as file:
         sources = [path, str(path), PNG, bytearray(PNG), memoryview(PNG), io.BytesIO(PNG), file, Image.open(path)]
+        sources.insert(0, memoryview(bytes(byte for byte in PNG for _ in range(2)))[::2])
         loaded = [images.load(source) for source in sources]
         assert images.name_of(file) == str(path)
         sources[-1].close()
@@ -89,6 +90,15 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
 def test_a_damaged_exif_block_does_not_hide_the_picture() -> None:
     data = encoded(Image.fromarray(quadrants()), "PNG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
     np.testing.assert_array_equal(images.load(data), quadrants())
+
+
+def test_a_palette_with_too_many_transparencies_is_damaged() -> None:
+    """Pillow finds out after decoding, in what it converts."""
+    data = encoded(Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("P"), "PNG")
+    at, body = data.index(b"IDAT") - 4, b"tRNS" + bytes(257)
+    chunk = len(body[4:]).to_bytes(4) + body + zlib.crc32(body).to_bytes(4)
+    with pytest.raises(ImageError, match="its pixels cannot be decoded"):
+        images.load(data[:at] + chunk + data[at:])
 
 
 @pytest.mark.parametrize(

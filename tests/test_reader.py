@@ -1,6 +1,7 @@
 """The front door: readings of pictures with a model made for the test, and with the bundled one."""
 
 import dataclasses
+import io
 import pickle
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -167,7 +168,7 @@ def test_what_cannot_be_read(reader: mien.Reader, tiny_model: Path, tmp_path: Pa
 
 
 def test_one_path_is_not_several(tiny_model: Path) -> None:
-    for one in ("base.png", Path("base.png"), b"bytes"):
+    for one in ("base.png", Path("base.png"), b"bytes", io.BytesIO(b"lines")):
         with pytest.raises(UsageError, match="expected several pictures; call read for one"):
             mien.Reader(tiny_model).read_many(one)  # type: ignore[arg-type]
 

@@ -18,8 +18,8 @@ CLASSES: tuple[str, ...] = tuple(FER2013.values())  # both tools' words, in FER-
 
 
 def to_pandas(reading: Reading) -> "pandas.DataFrame":
-    """The reading's rows as a table; several readings: `pandas.concat`. Its columns have the same types with and without faces:
-    Int64, float64 and text. Raises UsageError without pandas."""
+    """The reading's rows as a table; several readings: `pandas.concat`. Numbers have the same types with and without faces, Int64
+    and float64. Raises UsageError without pandas."""
     try:
         import pandas
     except ImportError:

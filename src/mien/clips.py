@@ -85,6 +85,8 @@ class Summaries:
             if face.track not in self._going:
                 self._going[face.track] = TrackSummary(face.track, reading, self._names)
             self._going[face.track].add(reading, face)
+        for track in self._going.keys() - {face.track for face in reading.tracked}:
+            self._going[track].strip.absent(reading.time_s)
 
     def end(self, tracks: list[int], source: str) -> None:
         """Finish these tracks: keep the row and draw the timeline."""

@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from mien.errors import ImageError, PictureFormatError, PictureSizeError, UsageError
+from mien.errors import ImageError, MienError, PictureFormatError, PictureSizeError, UsageError
 
 MAX_PIXELS = 50_000_000  # decoded; 50 megapixels are 150 MB of RGB
 RAISED = "the limit (--max-pixels, in Python max_pixels)"  # what the message of a larger picture says
@@ -82,7 +82,7 @@ def load(source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS) ->
     if isinstance(source, str | os.PathLike):
         return _from_path(os.fspath(source), max_pixels)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _from_file(io.BytesIO(source), name_of(source), max_pixels)
+        return _from_file(io.BytesIO(bytes(source)), name_of(source), max_pixels)
     if hasattr(source, "read"):
         return _from_file(_seekable(source), name_of(source), max_pixels)
     raise UsageError(
@@ -412,11 +412,13 @@ def _from_pillow(picture: Any, name: str, max_pixels: int) -> np.ndarray:
         if not isinstance(picture, Image.Image):
             picture = picture.to_pillow()
         picture.load()
-    except Exception as error:  # truncated or damaged data; every decoder has its own errors
+        turn = _TURNS.get(_orientation(picture))
+        grey = _wide_grey(picture, name) if picture.mode.startswith("I") else picture
+        return _rgb(grey if turn is None else grey.transpose(turn), name)
+    except (MienError, MemoryError):
+        raise
+    except Exception as error:  # truncated or damaged data, a palette too long; every decoder has its own errors
         raise ImageError(f"{name}: its pixels cannot be decoded ({_reason(error)})") from None
-    turn = _TURNS.get(_orientation(picture))
-    grey = _wide_grey(picture, name) if picture.mode.startswith("I") else picture
-    return _rgb(grey if turn is None else grey.transpose(turn), name)
 
 
 def _wide_grey(picture: Image.Image, name: str) -> Image.Image:

@@ -160,9 +160,9 @@ class Reader:
 
     def read_many(self, pictures: Iterable[images.Source], *, color: str = "rgb") -> Iterator[Reading]:
         """One reading for each picture, in order, as they are asked for. Raises what `read` raises, at that picture, and can then
-        be asked for the next; UsageError for a path alone, whose letters would be taken for paths, or for an array of one picture,
-        whose rows would be taken for pictures."""
-        if isinstance(pictures, str | bytes | os.PathLike):
+        be asked for the next; UsageError for a path or an open file alone, whose letters or lines would be taken for pictures, or
+        for an array of one picture, whose rows would be."""
+        if isinstance(pictures, str | bytes | os.PathLike) or hasattr(pictures, "read"):
             raise UsageError(
                 f"{images.name_of(pictures)}: expected several pictures; call read for one, mien.read_folder for a folder"
             )

@@ -26,28 +26,47 @@ class Strip:
         self.names, self.start_s, self.bin_s = names, start_s, FIRST_BIN_S
         self._sums = np.zeros((COLUMNS, len(names)))
         self._counts = np.zeros(COLUMNS, np.int64)
+        self._missed = np.zeros(COLUMNS, bool)
+        self._absent_s: float | None = None  # the first frame without the face since it was last seen
         self.end_s = start_s
 
     def add(self, time_s: float, probabilities: Mapping[str, float]) -> None:
         """One observation; times must not decrease."""
-        while (time_s - self.start_s) / self.bin_s >= COLUMNS:
+        while self._bin(time_s) >= COLUMNS:
             self._merge()
-        place = int((time_s - self.start_s) / self.bin_s)
+        place = self._bin(time_s)
+        if self._absent_s is not None:
+            self._missed[self._bin(self._absent_s) : place] = True
+            self._absent_s = None
         self._sums[place] += [probabilities[name] for name in self.names]
         self._counts[place] += 1
         self.end_s = time_s
 
+    def absent(self, time_s: float) -> None:
+        """One frame without the face; times must not decrease."""
+        if self._absent_s is None:
+            self._absent_s = time_s
+
     def means(self) -> np.ndarray:
-        """(bins, classes) mean probabilities up to the last observation; rows of NaN where nothing was seen."""
-        used = int((self.end_s - self.start_s) / self.bin_s) + 1
+        """(bins, classes) mean probabilities up to the last observation. A bin in which no frame begins has those of the bin
+        before it; rows of NaN where frames are without the face."""
+        used = self._bin(self.end_s) + 1
         counts = self._counts[:used, None]
-        return np.where(counts > 0, self._sums[:used] / np.maximum(counts, 1), np.nan)
+        seen = counts[:, 0] > 0
+        means = self._sums[:used] / np.maximum(counts, 1)
+        means = means[np.maximum.accumulate(np.where(seen, np.arange(used), 0))]
+        means[self._missed[:used] & ~seen] = np.nan
+        return means
+
+    def _bin(self, time_s: float) -> int:
+        return int((time_s - self.start_s) / self.bin_s)
 
     def _merge(self) -> None:
         half = COLUMNS // 2
         self._sums[:half] = self._sums.reshape(half, 2, -1).sum(axis=1)
         self._counts[:half] = self._counts.reshape(half, 2).sum(axis=1)
-        self._sums[half:], self._counts[half:] = 0, 0
+        self._missed[:half] = self._missed.reshape(half, 2).any(axis=1)
+        self._sums[half:], self._counts[half:], self._missed[half:] = 0, 0, False
         self.bin_s *= 2
 
 
@@ -72,23 +91,13 @@ def save(strip: Strip, path: Path, *, title: str) -> None:
 
 def _bands(strip: Strip) -> np.ndarray:
     """RGB uint8 (PLOT, COLUMNS, 3)."""
-    means = _without_gaps_of_sampling(strip.means())
+    means = strip.means()
     columns = means[np.arange(COLUMNS) * len(means) // COLUMNS]
     heights = PLOT - (np.arange(PLOT) + 0.5)  # of each row's middle above the axis, px
     tops = np.cumsum(columns, axis=1) * PLOT
     band = np.minimum((heights[:, None, None] > tops[None]).sum(axis=2), len(strip.names) - 1)
     colours = np.array([COLOURS.get(name, INK) for name in strip.names], np.uint8)
     return np.where(np.isnan(columns[:, 0])[None, :, None], np.array(NO_FACE, np.uint8), colours[band])
-
-
-def _without_gaps_of_sampling(means: np.ndarray) -> np.ndarray:
-    """Empty bins filled from the one before when they are no longer than twice the usual step between observations:
-    those are the sampling's gaps, longer ones are the face's absence."""
-    seen = np.flatnonzero(~np.isnan(means[:, 0]))
-    longest = 2 * float(np.median(np.diff(seen))) if len(seen) > 1 else 1.0
-    before = np.maximum.accumulate(np.where(np.isnan(means[:, 0]), 0, np.arange(len(means))))
-    after = np.append(seen, len(means))[np.searchsorted(seen, np.arange(len(means)))]
-    return np.where((after - before <= longest)[:, None], means[before], means)
 
 
 def _draw_ticks(canvas: ImageDraw.ImageDraw, strip: Strip, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> None:

@@ -43,6 +43,7 @@ THRESHOLDS = (0.6, 0.7, 0.85)  # of P-, R- and O-net; published 0.6, 0.7, 0.7
 SCALE_STEP = 0.65  # from one copy of the pyramid to the next; published 0.709
 OVERLAP = 0.6  # of two candidates for the same face, between scales and after R-net; published 0.7
 STRIP = 1_000_000  # pixels that P-net takes at once
+CROPS = 64  # that R- and O-net take at once: of a crowd, all together would take gigabytes, and longer
 FEWEST_FACE_PIXELS = 12  # P-net's window: a smaller minimum would need enlarged copies
 
 
@@ -229,8 +230,12 @@ def squared(boxes: np.ndarray) -> np.ndarray:
 
 def _run(network: ort.InferenceSession, pixels: np.ndarray) -> list[np.ndarray]:
     """RGB uint8 (n, h, w, 3) -> the network's outputs, in the graph's order."""
-    batch = (pixels.transpose(0, 2, 1, 3).astype(np.float32) - np.float32(127.5)) * np.float32(1 / 128)
-    return network.run(None, {network.get_inputs()[0].name: batch})
+    outputs = []
+    for start in range(0, len(pixels), CROPS):
+        batch = pixels[start : start + CROPS].transpose(0, 2, 1, 3).astype(np.float32)
+        batch = (batch - np.float32(127.5)) * np.float32(1 / 128)
+        outputs.append(network.run(None, {network.get_inputs()[0].name: batch}))
+    return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
 
 
 def _detections(boxes: np.ndarray, scores: np.ndarray, points: np.ndarray) -> list[Detection]:

@@ -164,7 +164,7 @@ class Reader:
         for an array of one picture, whose rows would be."""
         if isinstance(pictures, str | bytes | os.PathLike) or hasattr(pictures, "read"):
             raise UsageError(
-                f"{images.name_of(pictures)}: expected several pictures; call read for one, mien.read_folder for a folder"
+                f"{images.name_of(pictures)}: expected several pictures; call read for one, mien.read_folder for a folder"  # type: ignore[arg-type]
             )
         if isinstance(pictures, np.ndarray) and pictures.ndim in (2, 3):
             raise UsageError(

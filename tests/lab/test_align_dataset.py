@@ -104,7 +104,11 @@ def test_the_output_stands_for_the_dataset(tmp_path: Path) -> None:
     np.testing.assert_array_equal(test.labels, plain.labels)
     assert test.read(0).shape == (32, 32, 3)
     assert test.fingerprint != plain.fingerprint
-    assert "aligned with MTCNN" in test.note
+    assert "aligned with MTCNN, 32 px, margin 0" in test.note
+    align([data], tmp_path / "wider", root=tmp_path / "ckplus", side=32, margin=0.4)
+    wider = datasets.load("ckplus", tmp_path / "wider", split="test", fold=1, allow_partial=True)
+    assert (wider.ids, "margin 0.4" in wider.note) == (test.ids, True)
+    assert wider.fingerprint != test.fingerprint  # a run on the one does not go on with the other
     report = check("ckplus", tmp_path / "out")
     assert [len(part) for part in report.splits.values()] == [32]
     assert report.sizes == {(32, 32): 32}

@@ -141,6 +141,8 @@ def test_runs_of_two_protocols_have_no_mean(tmp_path: Path) -> None:
     replace(scores, protocol={**scores.protocol, "views": "flip"}).save(path)
     told = cells_of(tmp_path)[0]
     assert told.measured is None and told.status.startswith("no mean: its runs differ in views; make them anew")
+    replace(scores, protocol={**scores.protocol, "data_fingerprint": "of others"}).save(path)
+    assert cells_of(tmp_path)[0].status.startswith("no mean: its runs differ in their rows; make them anew")
 
 
 def test_a_run_that_is_killed_leaves_no_finished_cell(tmp_path: Path) -> None:

@@ -271,6 +271,56 @@ def test_a_folder_takes_partial_data_later(conduct: Conduct, tmp_path: Path) -> 
         remember(tmp_path / "out", replace(conduct, select_on="valid"))
 
 
+@pytest.mark.slow
+def test_runs_on_other_rows_are_another_reproduction(
+    conduct: Conduct, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a first seed was tried on a part of the data. The page says that a part was admitted."""
+    out = tmp_path / "out"
+    first = reproduce("ad-corre", TABLE_10, out, conduct=conduct, say=quiet)
+    assert "Datasets need not have all their rows (--allow-partial)." in first.pages[0].read_text(encoding="utf-8")
+    monkeypatch.setattr(reproduction_runner, "train", forbidden)
+    other = replace(conduct, root=small_fer.write(tmp_path / "other", train=280))
+    told: list[str] = []
+    again = reproduce("ad-corre", replace(TABLE_10, seeds=2), out, conduct=other, say=told.append)
+    assert [cell.measured for cell in again.cells] == [cell.measured for cell in first.cells]
+    (refused,) = [line for line in told if "resnet50-ce--fer2013/seed1" in line]
+    assert "holds runs of another reproduction: rows of fer2013 train, fer2013 was" in refused
+
+
+@pytest.mark.parametrize(
+    ("method", "plan", "setting", "told"),
+    [
+        ("mscar", Plan("cpu", 1, table="2", rows="^0.01$"), "lr=0.5", "it is what the row 'lr 0.01' is about"),
+        (
+            "ad-corre",
+            Plan("cpu", 1, figure="6", rows="eq"),
+            "loss.weight=0.1",
+            "is what the row 'lambda .*eq. 12' is about",
+        ),
+        (
+            "ad-corre",
+            Plan("cpu", 1, table="9"),
+            "loss.k=7",
+            "the rows differ in it (.*), and would no more; set it for one",
+        ),
+        (
+            "mscar",
+            Plan("cpu", 1, table="3"),
+            "network.bn=True",
+            r"differ in it \(False of no-se-no-bn, True of bn\).*--set no-se-no-bn:network.bn=True",
+        ),
+        ("lban-il", Plan("cpu", 1, table="6", rows="LBAN"), "loss.weight=0.03", "the rows differ in it"),
+    ],
+)
+def test_a_setting_that_cancels_what_rows_are_about_is_refused(
+    method: str, plan: Plan, setting: str, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"--set {setting}: .*{told}"):
+        reproduce(method, plan, tmp_path / "out", conduct=Conduct(settings=(setting,)), say=quiet)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("preset", ["paper", "cpu"])
 @pytest.mark.parametrize("name", methods.NAMES)
 def test_every_run_of_every_paper_has_a_recipe(name: str, preset: str) -> None:

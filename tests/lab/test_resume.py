@@ -40,6 +40,18 @@ def test_a_run_that_stopped_early_trains_no_more(data: Path, tmp_path: Path) -> 
     assert (tmp_path / "run" / "last.ckpt").read_bytes() == weights
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", ["early_stop=0", "early_stop=1"])
+def test_a_finished_run_tells_its_best_epoch_again(data: Path, tmp_path: Path, stop: str) -> None:
+    said: list[list[str]] = [[], []]
+    for resume, say in zip((False, True), (one.append for one in said), strict=True):
+        choice = Choice("mscar", "cpu", settings=(*TINY, "epochs=2", "lr=1e-9", stop))
+        source = Source("fer2013", data, allow_partial=True)
+        train(choice, source, tmp_path / "run", seed=0, resume=resume, threads=1, say=say)
+    told = [line for line in said[0] if line.startswith("best epoch 0, selection ")]
+    assert len(told) == 1 and said[1][-1:] == told
+
+
 class KilledError(Exception):
     pass
 

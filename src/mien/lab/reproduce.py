@@ -271,12 +271,17 @@ def _measured_cell(
         return Cell(number, status=reasons[0] if reasons else "not run")
     scale = SCALE[number.unit]
     values, files, protocols = [], [], []
+    rows: set[tuple[str, ...]] = set()  # of each seed, the fingerprint of each fold's
     for side in complete:
         judged = [(job, _judged(out / job.folder / SCORES, cache)) for job in side]
-        protocols += [held.scores.protocol for _, held in judged if held is not None]
+        told = [held.scores.protocol for _, held in judged if held is not None]
+        protocols += told
+        rows.add(tuple(protocol["data_fingerprint"] for protocol in told))
         files += [(f"{job.folder}/{SCORES}", held.digest) for job, held in judged if held is not None]
         values.append(_mean([value_of(held.metrics, number.metric) for _, held in judged if held is not None]))
-    if differing := [name for name in PROTOCOL if len({str(protocol[name]) for protocol in protocols}) > 1]:
+    differing = [name for name in PROTOCOL if len({str(protocol[name]) for protocol in protocols}) > 1]
+    differing += ["their rows"] if len(rows) > 1 else []
+    if differing:
         return Cell(
             number, status=f"no mean: its runs differ in {', '.join(differing)}; make them anew in another folder"
         )

@@ -1,13 +1,13 @@
 """Trains and evaluates the runs that fill the cells of a paper's table: what `mien reproduce` does.
 
-One output folder holds runs of one set of changes only (`asked.json` beside the runs of a method and preset): a table
-whose cells were trained under different `--set` could not be read.
+One output folder holds runs of one set of changes and of the same rows only (`asked.json` beside the runs of a method and preset):
+a table whose cells were trained under different `--set`, or judged on different faces, could not be read.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from mien.lab.protocol import file_sha256
 from mien.lab.reproduce import Job, Outcome, Plan, jobs, lay_out, run_cells, write_pages
 from mien.lab.training.checkpoint import BEST_ON_TEST
 from mien.lab.training.recipes import Choice, resolve
-from mien.lab.training.trainer import Source, taught_by, train
+from mien.lab.training.trainer import Source, load_data, taught_by, train
 
 SCRATCH = "scratch"
 # The rows that are reported: where a test split exists it is the test split, except where papers, or we, report another.
@@ -85,6 +85,10 @@ class TrainingRunner:
         choice, source = choice_of(job, self.conduct), source_of(job, self.conduct)
         _, recipe = resolve(choice)
         data = reported_rows(job, self.conduct, recipe)
+        fold = "" if job.fold is None else f" fold {job.fold}"
+        rows = (load_data(source, recipe)[0], data)
+        known = {f"rows of {held.name} {held.split}{fold}, {held.label_rule}": held.fingerprint for held in rows}
+        _remember(folder.parents[1], {}, known)
         train(
             choice,
             source,
@@ -166,8 +170,36 @@ def choice_of(job: Job, conduct: Conduct) -> Choice:
     asked = settings_for(job.variant, conduct.settings)
     if job.dataset != "ferplus":  # the other datasets of a table have no such rule
         asked = tuple(setting for setting in asked if setting.partition("=")[0] != "label_rule")
-    settings = (*job.settings, *asked)
-    return Choice(job.method, preset, settings=settings, variant=job.variant)
+    own = {setting.partition("=")[0] for setting in job.settings}
+    for setting in asked:
+        if setting.partition("=")[0].strip() in own:
+            raise UsageError(
+                f"--set {setting}: it is what the row {job.condition!r} is about; leave it out, or choose other rows by --rows"
+            )
+    return Choice(job.method, preset, settings=(*job.settings, *asked), variant=job.variant)
+
+
+def refuse_what_rows_differ_in(wanted: Sequence[Job], conduct: Conduct) -> None:
+    """Raises UsageError where a setting for all variants would make alike what tells the rows of one dataset apart: a field of
+    their networks or losses in which they differ."""
+    plain = replace(conduct, settings=())
+    for setting in conduct.settings:
+        key = setting.partition("=")[0].strip()
+        part, dot, field = key.partition(".")
+        if part not in ("network", "loss") or not dot:
+            continue
+        found: dict[str, dict[str, str]] = {}  # dataset -> value -> variant
+        for job in wanted:
+            options = getattr(resolve(choice_of(job, plain))[1], part)
+            if hasattr(options, field):
+                found.setdefault(job.dataset, {}).setdefault(repr(getattr(options, field)), job.variant)
+        for values in found.values():
+            if len(values) > 1:
+                told = ", ".join(f"{value} of {variant}" for value, variant in values.items())
+                raise UsageError(
+                    f"--set {setting}: the rows differ in it ({told}), and would no more; set it for one variant by "
+                    f"--set {next(iter(values.values()))}:{setting}, or choose rows by --rows"
+                )
 
 
 def settings_for(variant: str, settings: Iterable[str]) -> tuple[str, ...]:
@@ -244,8 +276,8 @@ def counted(method: Method, name: str) -> dict[str, float]:
 
 
 def remember(folder: Path, conduct: Conduct) -> None:
-    """Keep what was asked in `folder`/asked.json, and the SHA-256 of the teacher and of start weights once they are there. Raises
-    UsageError when the folder's runs were asked otherwise."""
+    """Keep what was asked in `folder`/asked.json, and the SHA-256 of the teacher and of start weights once they are there; the
+    runs add the fingerprints of their rows. Raises UsageError when the folder's runs were asked otherwise."""
     asked: dict[str, Any] = {
         "settings": list(conduct.settings),
         "select_on": conduct.select_on,
@@ -253,7 +285,11 @@ def remember(folder: Path, conduct: Conduct) -> None:
     }
     files = {f"pretrained {start}": path for start, path in (conduct.weights or {}).items()}
     files |= {} if conduct.teacher is None else {"teacher": taught_by(conduct.teacher)}
-    given = {name: file_sha256(path) for name, path in files.items() if path.is_file()}
+    _remember(folder, asked, {name: file_sha256(path) for name, path in files.items() if path.is_file()})
+
+
+def _remember(folder: Path, asked: Mapping[str, Any], given: Mapping[str, str]) -> None:
+    """given: what may come later, and from then on stays the same."""
     path = folder / "asked.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     now = [*asked.items(), *((name, value) for name, value in given.items() if name in before)]
@@ -261,7 +297,7 @@ def remember(folder: Path, conduct: Conduct) -> None:
     if before and differing:
         raise UsageError(f"{folder} holds runs of another reproduction: {'; '.join(differing)}; choose another -o")
     folder.mkdir(parents=True, exist_ok=True)
-    writing.text(path, json.dumps(before | asked | given, indent=1))
+    writing.text(path, json.dumps({**before, **asked, **given}, indent=1))
 
 
 @dataclass(frozen=True)
@@ -287,6 +323,7 @@ def reproduce(name: str, plan: Plan, out: Path, *, conduct: Conduct, say: Callab
     for job in wanted:
         source_of(job, conduct)  # refuse what cannot be meant before anything is trained
         resolve(choice_of(job, conduct))
+    refuse_what_rows_differ_in(wanted, conduct)
     _refuse_what_no_run_reads(wanted, conduct)
     remember(out / name / plan.preset.replace("/", "-"), conduct)
     problems = run_cells(wanted, out, runner=TrainingRunner(conduct, say), say=say)
@@ -340,6 +377,8 @@ def introduction(method: Method, plan: Plan, conduct: Conduct, wanted: Iterable[
         )
     if conduct.settings:
         lines.append(f"Changed: {', '.join(conduct.settings)}.")
+    if conduct.allow_partial:
+        lines.append("Datasets need not have all their rows (--allow-partial).")
     if plan.data:
         lines.append(f"Measured on {plan.data}: rows can be compared with each other, not with the printed numbers.")
     return lines

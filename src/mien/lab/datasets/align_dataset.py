@@ -263,7 +263,10 @@ def original(root: Path, name: str) -> Path | None:
 
 
 def overlay(data: FaceDataset, root: Path) -> FaceDataset:
-    """`data` with the aligned pictures in place of its own. Raises DataError when rows are not aligned yet."""
+    """`data` with the aligned pictures in place of its own; other settings give other pictures, so other fingerprints. Raises
+    DataError when rows are not aligned yet."""
+    settings = json.loads(read_text(root / ALIGNED))
+    how = f"aligned with MTCNN, {settings['side']} px, margin {settings['margin']:g}"
     paths = {row["id"]: row["path"] for row in _manifest_rows(root / MANIFEST)}
     absent = [name for name in data.ids if name not in paths]
     if absent:
@@ -275,7 +278,7 @@ def overlay(data: FaceDataset, root: Path) -> FaceDataset:
     files = FaceFiles(str(root), tuple(paths[data.ids[i]] for i in kept))
     chosen = data if len(kept) == len(data) else data.subset(kept)
     lost = f"{len(data) - len(kept):,} unreadable pictures left out" if len(kept) < len(data) else ""
-    note = "; ".join(part for part in (data.note, "aligned with MTCNN", lost) if part)
+    note = "; ".join(part for part in (data.note, how, lost) if part)
     return replace(
-        chosen, read=files, note=note, fingerprint=fingerprint(files.names, chosen.labels, chosen.fingerprint)
+        chosen, read=files, note=note, fingerprint=fingerprint(files.names, chosen.labels, chosen.fingerprint, how)
     )

@@ -64,7 +64,8 @@ class KeepRun(Checkpoint):
         self._stop_early(trainer, trainer.current_epoch)
         self.say(_line(row, improved))
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def tell_best(self) -> None:
+        """Also of a run that was finished before."""
         self.say(f"best epoch {self.best_epoch}, selection {self.best:.4f}, in {self.folder / 'best.ckpt'}")
 
     def state_dict(self) -> dict[str, Any]:

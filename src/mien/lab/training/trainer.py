@@ -195,6 +195,7 @@ def _train(
             trainer.fit(module, feed, loaders, ckpt_path=None if last is None else str(last), weights_only=True)
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
+    keep.tell_best()
 
 
 def _pictures_for_norms(module: Training, data: FaceDataset, spec: InputSpec) -> Iterator[Tensor]:

@@ -23,7 +23,7 @@ from mien.errors import UsageError, VideoError
 from mien.faces.detect import Detection
 from mien.pace import Pace
 from mien.tracking import Follower, FrameReading
-from mien.video import Clock, Video
+from mien.video import AnnotatedVideo, Clock, Video
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
 
@@ -432,6 +432,24 @@ def test_the_copy_keeps_times_and_sound_and_shows_boxes(run, clip: Path, tmp_pat
     edge = changed[round(y) - 2 : round(y) + 5, round(x + 0.3 * width) : round(x + 0.7 * width)]
     inside = changed[round(y + 0.4 * height) : round(y + 0.6 * height), round(x + 0.4 * width) : round(x + 0.6 * width)]
     assert edge.mean() > 3 * inside.mean()
+
+
+@pytest.mark.parametrize("size", [(320, 240), (1280, 720)])
+def test_the_copy_has_the_colours_of_the_source(size: tuple[int, int], tmp_path: Path) -> None:
+    """Of HD, too, which players, and mien, take for another matrix where the file does not say."""
+    brick = np.full((size[1], size[0], 3), (196, 105, 62), np.uint8)
+    path = films.write(tmp_path / "brick.mp4", [brick] * 2)
+    with Video(path) as source:
+        copy = AnnotatedVideo(tmp_path, source)
+        for number in range(2):
+            copy.write(Image.fromarray(brick), number / 30)
+        copy.close()
+    with Video(copy.path) as copied:
+        shown = next(copied.frames()).image
+    assert shown[9, 9] == pytest.approx((196, 105, 62), abs=3)
+    with av.open(str(copy.path)) as container:
+        told = container.streams.video[0].codec_context
+        assert (told.colorspace, told.color_range, told.color_primaries, told.color_trc) == (6, 1, 1, 1)
 
 
 def test_sound_that_mp4_cannot_carry_goes_into_matroska(run, tmp_path: Path) -> None:

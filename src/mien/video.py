@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 EARLY_S = 0.5  # a video that ends this much before its header says was cut off
 RESTART_S = 0.5  # a clock that goes back by more than that has started again: recordings that were joined
 TICK = Fraction(1, 90_000)  # s: MPEG's clock, in which every common frame rate is a whole number
+SMPTE170M, LIMITED, BT709 = 6, 1, 1  # H.273: a matrix (BT.601's), a range, and primaries or a transfer
 COPIED = frozenset(("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"))  # sound that an MP4 may carry; else Matroska
 
 DAMAGED_SOUND = "its sound is damaged, and the annotated video lacks that part of it"
@@ -262,6 +263,9 @@ class AnnotatedVideo:
         self._pictures = self._container.add_stream("libx264", rate=source.rate)
         self._pictures.pix_fmt = "yuv420p"
         self._pictures.codec_context.time_base = TICK
+        colours = self._pictures.codec_context  # said, as players take HD for BT.709 where nothing is said
+        colours.colorspace, colours.color_range = SMPTE170M, LIMITED  # what `VideoFrame.from_image` becomes
+        colours.color_primaries = colours.color_trc = BT709
         self._pictures.options = {"preset": "veryfast", "crf": "20"}
         self._copy = self._sound.add_to(self._container)
         self._started = False

@@ -207,6 +207,7 @@ def test_openapi_describes_the_rows_without_a_foreign_address(client: httpx.Clie
 
 @pytest.mark.parametrize(("path", "method", "status", "told"), [
     ("/nowhere", "GET", 404, "not_found"), ("/v1/read", "GET", 405, "POST"), ("/v1/read", "OPTIONS", 405, "POST"),
+    ("/v1/read/", "POST", 404, "not_found"),
     ("/v1/model", "POST", 405, "GET, HEAD"), ("/", "POST", 405, "GET, HEAD"), ("/..%2f..%2fetc/passwd", "GET", 404, "not_found"),
 ])  # fmt: skip
 def test_unknown_paths_and_methods(client: httpx.Client, path: str, method: str, status: int, told: str) -> None:

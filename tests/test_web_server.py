@@ -160,6 +160,15 @@ def test_a_body_that_goes_on_after_the_answer_is_given_up(tiny_model: Path) -> N
         assert served.stop() == (0, "", "Invalid HTTP request received.\n")
 
 
+def test_an_answer_that_nobody_reads_is_given_up(tiny_model: Path) -> None:
+    asked = b"GET /page.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with as_process(tiny_model, "--seconds", "1") as served:
+        with connected(served) as connection, pytest.raises(ConnectionError):  # and no timeout
+            for _ in range(1000):
+                connection.sendall(100 * asked)
+        assert served.stop() == (0, "", "")
+
+
 def test_a_refusal_is_seen_by_a_client_that_is_still_sending(tiny_model: Path) -> None:
     """Python's urllib asks to close the connection, and sends everything before it reads."""
     options = ("--host", "0.0.0.0", "--max-body", "4", "--seconds", "20")

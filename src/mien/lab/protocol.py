@@ -2,6 +2,8 @@
 
 import hashlib
 import platform
+import re
+import shlex
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -22,25 +24,34 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The checkout's commit, with -dirty where files differ; "unknown" outside a checkout."""
+    """The checkout's commit, with -dirty where files differ; "unknown" outside a checkout, also where mien is installed in
+    somebody else's."""
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return done.stdout.strip()
+
+
+def _git(*words: str) -> str:
+    command, here = ["git", *words], Path(__file__).parent
+    return subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
 
 def command_line() -> str:
-    """The command as typed, absolute paths reduced to their last two parts, so that protocols carry no one's folders."""
-    words = ["mien", *sys.argv[1:]]
-    return " ".join("/".join(Path(word).parts[-2:]) if Path(word).is_absolute() else word for word in words)
+    """The command as typed, for a shell, absolute paths reduced to their last two parts, so that protocols carry no one's folders.
+    It begins with mien, or with the name of the script that called mien."""
+    program = Path(sys.argv[0])
+    is_mien = program.stem == "mien" or program.parts[-2:] == ("mien", "__main__.py")
+    return shlex.join(["mien" if is_mien else program.name or "python", *map(_without_folders, sys.argv[1:])])
+
+
+def _without_folders(word: str) -> str:
+    """A word of a command line; its path may stand behind an option (-o/a/b, --root=/a/b, NAME=/a/b)."""
+    found = re.fullmatch(r"(-\w|[^=]*=|)(.+)", word, re.DOTALL)
+    if found is None or not Path(found[2]).is_absolute():
+        return word
+    return found[1] + "/".join(Path(found[2]).parts[-2:])
 
 
 def file_sha256(path: Path) -> str:

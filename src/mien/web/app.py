@@ -47,7 +47,14 @@ def create_app(
     info = {"sha256": model["sha256"], "method": model["card"]["method"], "version": mien.__version__}
     metrics = prometheus.Metrics(gate, model=info)
     work = Work(reader, limits=limits, metrics=metrics, workers=workers or os.cpu_count() or 1)
-    app = FastAPI(title="mien", version=mien.__version__, docs_url=None, redoc_url=None, lifespan=_lifespan(work))
+    app = FastAPI(
+        title="mien",
+        version=mien.__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would be to http, also where a proxy speaks HTTPS for mien
+        lifespan=_lifespan(work),
+    )
     app.exception_handler(HTTPException)(_refuse_unknown)  # raised, so that the guard counts it
     _add_reading(app, gate, work)
     _add_information(app, model, metrics)

@@ -123,11 +123,12 @@ class _Server(uvicorn.Server):
 
 
 def _protocol(seconds: float) -> type[H11Protocol]:
-    """uvicorn's protocol, which waits as long as a client likes for the rest of a request's head, and for the rest of a body whose
-    request is answered; this one does not."""
+    """uvicorn's protocol, which waits as long as a client likes for the rest of a request's head, for the rest of a body whose
+    request is answered, and for an answer to be read; this one does not."""
 
     class Protocol(H11Protocol):
         _late: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -148,10 +149,20 @@ def _protocol(seconds: float) -> type[H11Protocol]:
             elif waits and not self._late:
                 self._late = self.loop.call_later(seconds, self.transport.close)
 
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._unread = self.loop.call_later(seconds, self.transport.abort)  # closing would wait for the client
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            if self._unread:
+                self._unread.cancel()
+
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
-            if self._late:
-                self._late.cancel()
+            for timer in (self._late, self._unread):
+                if timer:
+                    timer.cancel()
 
     return Protocol
 

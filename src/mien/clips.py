@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mien import draw, jobs, tables, timeline, writing
 from mien.errors import UsageError
+from mien.images import TIMELINE
 from mien.pace import ALL_FRAMES, Pace
 from mien.reader import UNSURE, Reader
 from mien.tracking import Follower, FrameReading, TrackedFace
@@ -21,7 +22,6 @@ from mien.video import AnnotatedVideo, Frame, Video
 
 SHORTEST_TIMELINE = 2  # frames
 WRITTEN = ("annotated.mp4", "annotated.mkv", "tracks.csv")  # besides the table of the frames and the timelines
-TIMELINE = re.compile(r"timeline-[1-9][0-9]*\.png")
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,9 @@ def check_place(path: Path, out: Path, *, format: str) -> None:
 def _earlier(out: Path) -> list[Path]:
     """What lies in `out` under a name that a video's files have, tables of faces aside."""
     named = [*(out / name for name in WRITTEN), *out.glob("timeline-*.png")]
-    return [file for file in named if os.path.lexists(file) and (file.name in WRITTEN or TIMELINE.fullmatch(file.name))]
+    return [
+        file for file in named if os.path.lexists(file) and (file.name in WRITTEN or re.fullmatch(TIMELINE, file.name))
+    ]
 
 
 def _outputs(

@@ -40,7 +40,8 @@ LIST_TEXT: dict[str, Any] = {
     "newline": "",
 }  # how a list is opened
 MADE = "made by mien"  # what its annotated copies and timelines say of themselves, among their first bytes
-_MADE_NAME = re.compile(r".+-mien(-[0-9]+)?(\.jpg|\.png|\.jpg\.png)|timeline-[1-9][0-9]*\.png")
+TIMELINE = r"timeline-[1-9][0-9]*\.png"
+_MADE_NAME = re.compile(rf".+-mien(-[0-9]+)?(\.jpg|\.png|\.jpg\.png)|{TIMELINE}")
 JOURNAL, COPIES = "journal.jsonl", "annotated"  # in the folder of a job: its record, and the folder of annotated copies
 # A spreadsheet takes a cell that starts so for a formula (OWASP, CSV injection), so `mien.tables` puts an apostrophe in front.
 # Apostrophes before it count, too: else two names would become one.

@@ -64,6 +64,16 @@ def test_a_share_of_a_random_window_is_cut_from_the_whole_picture() -> None:
             assert ends.max() <= 99.01
 
 
+def test_a_part_that_is_no_square_begins_anywhere_that_it_fits() -> None:
+    ramp = (torch.arange(100.0) / 100).expand(400, 1, 100, 100)
+    options = Augment(area=(0.5, 0.5), aspect=(1.5, 1.5))
+    for axis, part in ((3, 80 * (0.5 * 1.5) ** 0.5), (2, 80 * (0.5 / 1.5) ** 0.5)):
+        laid = ramp if axis == 3 else ramp.transpose(2, 3)
+        cut = augment(laid.contiguous(), np.arange(400), options, size=80, window=0.8, seed=0, epoch=0)
+        begins = (cut[:, 0, 40] if axis == 3 else cut[:, 0, :, 40])[:, 0] * 100
+        assert 0 <= begins.min() < 2 and 97 - part < begins.max() <= 100 - part
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -145,6 +155,11 @@ def test_angles_are_degrees_to_either_side() -> None:
     assert sheared[:, 0, 0] == pytest.approx(np.ones(ROWS), abs=1e-3)
     assert sheared[:, 1] == pytest.approx(np.tile([0.0, 1.0], (ROWS, 1)), abs=1e-3)
     spans(np.degrees(np.arctan(sheared[:, 0, 1])), -40, 40)
+
+
+def test_a_turn_and_a_shear_together_keep_areas() -> None:
+    both = warps(Augment(rotate=20, shear=30))
+    assert np.linalg.det(both) == pytest.approx(np.ones(ROWS), abs=2e-3)
 
 
 def test_a_window_is_turned_as_a_whole_picture_is() -> None:

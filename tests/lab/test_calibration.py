@@ -107,6 +107,7 @@ def test_risk_coverage_by_hand_with_ties() -> None:
     assert curve.risk == pytest.approx([0, 1 / 3, 1 / 2])
     assert curve.area == pytest.approx((0 + 2 / 3 + 1 / 2) / 4)
     assert coverage_at_risk(curve, 0.4) == 0.75
+    assert coverage_at_risk(curve, 0.5) == 1.0  # at most
     assert coverage_at_risk(replace(curve, risk=np.ones(3)), 0.5) == 0.0
     assert risk_coverage(np.array([1, 0]), probabilities[:2]).area == pytest.approx((1 + 1 / 2) / 2)
 

@@ -103,6 +103,24 @@ def test_the_temperature_is_the_best_for_the_folded_answer(world: dict[str, Path
         assert cost(found) <= min(cost(found * factor) for factor in (0.8, 0.95, 1.05, 1.25)) + 1e-9
 
 
+def test_views_that_disagree_have_another_temperature_for_another_mean(
+    world: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, data = exporting.TrainedRun(world["run"]), rows(world["root"])
+    logits = 5 * np.random.default_rng(0).normal(size=(2, len(data), 7))
+    logits[:, np.arange(len(data)), data.labels] += 4
+    views = apply_temperature(np.exp(logits - logits.max()), 1.0)
+    monkeypatch.setattr(exporting, "_views_of", lambda *given: list(views))
+    found = {
+        average: exporting.fitted_temperatures([plain], {"fer2013": data}, Form("flip", average))["fer2013"]
+        for average in ("probabilities", "logits")
+    }
+    mean = np.exp(np.log(views).mean(axis=0))
+    once = fit_temperature(data.labels, mean / mean.sum(axis=1, keepdims=True))
+    assert found["logits"] == pytest.approx(once, rel=1e-3) != found["probabilities"]
+    assert abs(np.log(found["probabilities"] / once)) > 0.05
+
+
 def test_one_view_twice_has_the_temperature_of_one() -> None:
     scores = made_up()
     once = fit_temperature(scores.labels, scores.probabilities)

@@ -171,6 +171,8 @@ def test_distributions_by_hand() -> None:
     _, _, soft = ferplus.RULES["crossentropy"](ballots)
     assert soft[rows.index("split")].tolist() == pytest.approx([0.4, 0, 0.3, 0, 0, 0, 0.3, 0])
     assert soft[rows.index("led")].tolist() == pytest.approx([1, 0, 0, 0, 0, 0, 0, 0])  # unknown is cut
+    _, _, (enough,) = ferplus.RULES["crossentropy"](np.array([[6, 0, 0, 2, 0, 0, 0, 0, 0, 0]]))
+    assert enough.tolist() == [1, 0, 0, 0, 0, 0, 0, 0]  # three quarters are covered, no less
     _, _, targets = ferplus.RULES["multi_target"](ballots)
     assert targets[rows.index("split")].tolist() == pytest.approx([1 / 3, 0, 1 / 3, 0, 0, 0, 1 / 3, 0])
 

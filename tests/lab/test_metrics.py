@@ -160,6 +160,13 @@ def test_votes_give_divergence_and_a_human_ceiling() -> None:
     assert found["agreement"][0]["model"] == pytest.approx(0.6)
 
 
+def test_a_share_at_the_edge_of_a_bin_is_in_the_upper_one() -> None:
+    """Also 0.7, which float32 keeps a little below."""
+    scores = replace(made_up(1, classes=("happy", "sad")), votes=np.array([[0.7, 0.3]], np.float32))
+    (row,) = summary(scores)["votes"]["agreement"]
+    assert float(scores.votes[0, 0]) < 0.7 == row["from"]
+
+
 def test_votes_without_a_majority_are_a_bin_of_their_own() -> None:
     scores = made_up(1, classes=("happy", "sad", "fear"))
     (row,) = summary(replace(scores, votes=np.array([[0.4, 0.3, 0.3]], np.float32)))["votes"]["agreement"]

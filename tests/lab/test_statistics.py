@@ -11,7 +11,7 @@ from scores_fixtures import made_up
 
 from mien.errors import DataError, UsageError
 from mien.lab.evaluation import metrics
-from mien.lab.evaluation.delong import auc_difference, auc_interval
+from mien.lab.evaluation.delong import auc_difference, auc_interval, component_variance
 from mien.lab.evaluation.intervals import ONE_ROW, RANGES, intervals
 from mien.lab.evaluation.metrics import summary
 from mien.lab.evaluation.paired import (
@@ -97,6 +97,15 @@ def test_drawing_clusters_one_by_one_has_the_same_spread(monkeypatch: pytest.Mon
     single = replicate_counts(cells, 4, clusters=clusters, replicates=1500)
     assert profiles.mean(axis=0) == pytest.approx(single.mean(axis=0), abs=2)
     assert profiles.std(axis=0) == pytest.approx(single.std(axis=0), rel=0.1)
+
+
+def test_the_interval_by_few_clusters_is_expanded() -> None:
+    """Draws spread evenly over [0, 1], whose quantiles are the levels themselves: Phi(-sqrt(10 / 9) * 2.2622) for ten clusters."""
+    draws, clusters = np.linspace(0, 1, 100_001), [str(i % 10) for i in range(40)]
+    found = percentile_interval(0.5, draws, clusters=clusters, how="")
+    assert (found.low, found.high) == pytest.approx((0.00855, 0.99145), abs=2e-5)
+    plain = percentile_interval(0.5, draws, how="")
+    assert (plain.low, plain.high) == pytest.approx((0.025, 0.975), abs=2e-5)
 
 
 def test_copies_in_clusters_widen_the_interval() -> None:
@@ -196,6 +205,18 @@ def test_auc_variance_is_delongs_for_two_classes() -> None:
     found = auc_interval(labels, np.stack([1 - column, column], axis=1))
     assert found.value == pytest.approx(area)
     assert found.high - found.value == pytest.approx(1.959964 * variance**0.5, rel=1e-6)
+
+
+def test_auc_variance_by_cluster_is_that_of_slow_loops() -> None:
+    generator = np.random.default_rng(2)
+    labels, components = np.arange(60) % 3, generator.normal(size=60)
+    clusters = [f"person {i // 6}" for i in range(60)]
+    sums = dict.fromkeys(clusters, 0.0)
+    for row, name in enumerate(clusters):
+        alike = [components[i] for i in range(60) if labels[i] == labels[row]]
+        sums[name] += components[row] - sum(alike) / len(alike)
+    expected = 10 / 9 * sum(value**2 for value in sums.values())
+    assert component_variance(components, labels, clusters) == pytest.approx(expected)
 
 
 def test_auc_interval_agrees_with_a_bootstrap_of_rows() -> None:

@@ -244,8 +244,8 @@ def opened_list(path: Path) -> tuple[Path, list[str]]:
             names = names_in_list(file, path)
             return (Path(), [bare(name) for name in names]) if own else (path.parent, names)
     except OSError as error:
-        reason = error.strerror or str(error)  # a pipe's
-        raise UsageError(f"{path}: the list cannot be opened ({reason}); check its path") from None
+        why = error.strerror or str(error)  # a pipe's
+        raise UsageError(f"{path}: the list cannot be opened ({why}); check its path") from None
 
 
 def listed(start: Path, name: str) -> Path:
@@ -337,7 +337,7 @@ def _seekable(file: IO[bytes]) -> IO[bytes]:
     try:
         data = file.read()
     except (OSError, ValueError) as error:  # closed, open for writing, a device that fails
-        raise ImageError(f"{name_of(file)}: cannot be read from ({_reason(error)})") from None
+        raise ImageError(f"{name_of(file)}: cannot be read from ({reason(error)})") from None
     if not isinstance(data, bytes):
         raise UsageError(f"{name_of(file)}: the file gives {type(data).__name__}, expected bytes; open it in mode 'rb'")
     return io.BytesIO(data)
@@ -390,7 +390,7 @@ def _open(file: IO[bytes], name: str, brand: bytes) -> Image.Image:
             f"{name}: too many pixels ({error}); reduce the picture, or raise Pillow's limit, PIL.Image.MAX_IMAGE_PIXELS"
         ) from None
     except Exception as error:  # Pillow's plugins raise whatever their parsers meet
-        raise ImageError(f"{name}: its header cannot be read ({_reason(error)})") from None
+        raise ImageError(f"{name}: its header cannot be read ({reason(error)})") from None
 
 
 def _open_heic(file: IO[bytes], name: str) -> Any:
@@ -402,7 +402,7 @@ def _open_heic(file: IO[bytes], name: str) -> Any:
     try:
         return pillow_heif.open_heif(file)
     except Exception as error:  # libheif's errors come as ValueError, EOFError, RuntimeError ...
-        raise ImageError(f"{name}: its header cannot be read ({_reason(error)})") from None
+        raise ImageError(f"{name}: its header cannot be read ({reason(error)})") from None
 
 
 def _from_pillow(picture: Any, name: str, max_pixels: int) -> np.ndarray:
@@ -419,7 +419,7 @@ def _from_pillow(picture: Any, name: str, max_pixels: int) -> np.ndarray:
     except (MienError, MemoryError):
         raise
     except Exception as error:  # truncated or damaged data, a palette too long; every decoder has its own errors
-        raise ImageError(f"{name}: its pixels cannot be decoded ({_reason(error)})") from None
+        raise ImageError(f"{name}: its pixels cannot be decoded ({reason(error)})") from None
 
 
 def _wide_grey(picture: Image.Image, name: str) -> Image.Image:
@@ -484,6 +484,7 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
         )
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """The first line of what an error of somebody's library says, or its kind."""
     text = str(error).strip().split("\n")[0]
     return text or type(error).__name__

@@ -65,7 +65,7 @@ def open_picture(url: str) -> IO[bytes]:
     except IsADirectoryError:
         raise ImageError(f"{url}: not a regular file") from None
     except Exception as error:  # every driver has errors of its own
-        raise ImageError(f"{url}: cannot be opened ({_reason(error)})") from None
+        raise ImageError(f"{url}: cannot be opened ({images.reason(error)})") from None
 
 
 class Folder:
@@ -121,7 +121,7 @@ class Folder:
 
     def _refused(self, what: str, error: Exception) -> UsageError:
         return UsageError(
-            f"{self.url}: cannot be {what} ({_reason(error)}); check the URL and the credentials that its driver uses"
+            f"{self.url}: cannot be {what} ({images.reason(error)}); check the URL and the credentials that its driver uses"
         )
 
 
@@ -144,7 +144,9 @@ def _gathered(path: str) -> list[str]:
         folder = system.isdir(place)
         inside = system.find(place) if folder else []
     except Exception as error:
-        raise UsageError(f"{path}: cannot be listed ({_reason(error)}); check the URL and its credentials") from None
+        raise UsageError(
+            f"{path}: cannot be listed ({images.reason(error)}); check the URL and its credentials"
+        ) from None
     if not folder:
         return [path]
     found = [name for name in inside if images.is_picture_name(PurePosixPath(name).name)]
@@ -178,7 +180,7 @@ def _open_list(url: str) -> IO[str]:
     try:
         return io.TextIOWrapper(io.BytesIO(system.cat_file(path)), **images.LIST_TEXT)
     except Exception as error:
-        raise UsageError(f"{url}: the list cannot be opened ({_reason(error)}); check the URL") from None
+        raise UsageError(f"{url}: the list cannot be opened ({images.reason(error)}); check the URL") from None
 
 
 def _at(url: str) -> tuple[Any, str]:
@@ -191,7 +193,9 @@ def _at(url: str) -> tuple[Any, str]:
     try:
         system, path = fsspec.core.url_to_fs(url)
     except Exception as error:  # no credentials, a wrong endpoint
-        raise UsageError(f"{url}: cannot be reached ({_reason(error)}); check the URL and its credentials") from None
+        raise UsageError(
+            f"{url}: cannot be reached ({images.reason(error)}); check the URL and its credentials"
+        ) from None
     return system, str(path)
 
 
@@ -208,9 +212,4 @@ def _driver(protocol: str) -> None:
         known = ", ".join(sorted(set(fsspec.available_protocols()) - _WEB))
         raise UsageError(f"{protocol}:// is not a scheme that fsspec knows: expected one of {known}") from None
     except ImportError as error:  # fsspec says which package to install: "Install s3fs to access S3"
-        raise UsageError(f"{protocol}:// needs its driver: {_reason(error)}") from None
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0]
-    return text or type(error).__name__
+        raise UsageError(f"{protocol}:// needs its driver: {images.reason(error)}") from None

@@ -125,7 +125,7 @@ class Tracker:
         away = np.linalg.norm(_centres(boxes)[:, None] - _centres(predicted), axis=2) / expected
         beyond = (away > REACH + DRIFT * lost_s) | (growth > GROWTH)
         costs = self._overlap * (1 - distance_iou(boxes, predicted)) + growth
-        return np.where(beyond, 2 * UNMATCHED + 1, np.minimum(costs, 2 * UNMATCHED))
+        return np.where(beyond, 2 * UNMATCHED + 1, costs)
 
     def _forget(self, time_s: float) -> None:
         self.ended = [track.number for track in self._tracks if time_s - track.time_s > MEMORY_S]

@@ -41,3 +41,10 @@ def check_fields(options: Any) -> None:
 
 def _refusal(options: Any, name: str, expected: str) -> UsageError:
     return UsageError(f"{type(options).__name__}: {name}={getattr(options, name)!r}: expected {expected}")
+
+
+class Options:
+    """Of a network or a loss: its fields are checked when one is made."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)

@@ -25,6 +25,7 @@ from mien.lab.evaluation.statistics import (
     replicate_counts,
     standard_error,
     student_quantile,
+    student_tail,
 )
 
 ROUNDING = 1e-12  # a standard error below is one of adding up
@@ -264,8 +265,6 @@ def seed_difference(first: Sequence[float], second: Sequence[float], *, level: f
     difference: p is 1, the interval has no ends, and no difference is detectable."""
     if min(len(first), len(second)) < 2:
         raise UsageError(f"{len(first)} and {len(second)} runs: a difference between seeds needs at least 2 a side")
-    with needs_eval("differences between seeds"):
-        from scipy.stats import t as student
     sides = [np.asarray(values, np.float64) for values in (first, second)]
     value = float(sides[1].mean() - sides[0].mean())
     parts = [side.var(ddof=1) / len(side) for side in sides]
@@ -276,7 +275,7 @@ def seed_difference(first: Sequence[float], second: Sequence[float], *, level: f
         return Difference("runs", Interval(value, -math.inf, math.inf, level, "no variance"), 1.0, math.inf)
     freedom = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True))
     reach = student_quantile((1 + level) / 2, freedom)
-    p = float(2 * student.sf(abs(value) / error, freedom))
+    p = student_tail(abs(value) / error, freedom)
     detectable = noncentrality(reach, freedom) * error
     return Difference(
         "runs", Interval(value, value - reach * error, value + reach * error, level, "Welch"), p, detectable

@@ -21,14 +21,14 @@ from mien.errors import UsageError
 from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses.inputs import full_precision, inputs
 from mien.lab.losses.loss import Loss, Task
-from mien.lab.options import check_fields
+from mien.lab.options import Options
 
 WEIGHT_FLOOR = 1e-6  # epsilon of eq. 7, printed as 10e-7
 VARIANCE_FLOOR = 1e-12  # D1: keeps the correlation of a constant vector finite
 
 
 @dataclass(frozen=True)
-class AdCorre:
+class AdCorre(Options):
     """cross_entropy, weight: the factors of eq. 12 (1 and lambda); the sweep of Fig. 6 reads as (lambda, 1), D6.
     fd, md, ed: factor on each discriminator, 0 leaves it out (Table 8). k: number of embeddings. neg_target: the
     correlation asked of different classes, means and embeddings, -1 (paper) or 0 (uncorrelated). history: batches whose
@@ -44,9 +44,6 @@ class AdCorre:
     neg_target: float = -1.0
     history: int = 5
     virtual: int = 1
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     @property
     def embeddings(self) -> int:

@@ -8,11 +8,11 @@ from torch import Tensor
 from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses.inputs import full_precision, inputs
 from mien.lab.losses.loss import Loss, Task
-from mien.lab.options import check_fields
+from mien.lab.options import Options
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(Options):
     """weight: factor on the term. over: one cosine per "sample" over the classes, averaged, or one over the whole "batch"
     as a single vector (D6 of methods/mscar.py).
 
@@ -23,12 +23,7 @@ class Cosine:
     weight: float = 1.0
     over: Literal["sample", "batch"] = "sample"
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def embeddings(self) -> int:
-        return 0
+    embeddings = 0
 
     def build(self, task: Task) -> Loss:
         return CosineLoss(self)

@@ -21,7 +21,7 @@ from mien.lab.losses.centres import CentreInit, Centres, class_means
 from mien.lab.losses.inputs import Inputs, full_precision, inputs
 from mien.lab.losses.loss import Loss, Task
 from mien.lab.losses.softmax import WeightedSoftmax, WeightedSoftmaxLoss
-from mien.lab.options import check_fields
+from mien.lab.options import Options
 
 CentreUpdate = Literal["paper", "autograd"]
 Classification = Literal["softmax", "weighted-softmax"]
@@ -30,7 +30,7 @@ NORM_FLOOR = 1e-8  # a cosine with a zero vector is 0/0
 
 
 @dataclass(frozen=True)
-class Islets:
+class Islets(Options):
     """The islets loss; its defaults are the paper's.
 
     weight: lambda of eq. 5. pull: lambda1, on the pair cosines; 0 makes it a centre loss (with push 0). push: lambda2, on
@@ -52,12 +52,7 @@ class Islets:
     centre_deviation: float = 0.01
     classification: Classification = "softmax"
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def embeddings(self) -> int:
-        return 0
+    embeddings = 0
 
     def build(self, task: Task) -> Loss:
         return IsletsLoss(self, task)

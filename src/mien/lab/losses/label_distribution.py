@@ -16,23 +16,18 @@ from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses.inputs import full_precision, inputs
 from mien.lab.losses.loss import Loss, Task
 from mien.lab.losses.taught import Taught, distribution
-from mien.lab.options import check_fields
+from mien.lab.options import Options
 
 
 @dataclass(frozen=True)
-class LabelDistribution:
+class LabelDistribution(Options):
     """source: "teacher" or "votes". scale: factor on the term; 1 is the paper's mean over all N K entries, K makes it
     the usual soft cross-entropy."""
 
     source: Literal["teacher", "votes"] = "teacher"
     scale: float = 1.0
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def embeddings(self) -> int:
-        return 0
+    embeddings = 0
 
     def build(self, task: Task) -> Loss:
         if self.source == "teacher":

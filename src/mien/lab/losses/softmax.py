@@ -11,24 +11,19 @@ from mien.errors import UsageError
 from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses.inputs import full_precision, inputs
 from mien.lab.losses.loss import Loss, Task
-from mien.lab.options import check_fields
+from mien.lab.options import Options
 
 Reduction = Literal["wmean", "mean", "sum"]
 
 
 @dataclass(frozen=True)
-class Softmax:
+class Softmax(Options):
     """weight: factor on the term. smoothing: label smoothing in [0, 1)."""
 
     weight: float = 1.0
     smoothing: float = 0.0
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def embeddings(self) -> int:
-        return 0
+    embeddings = 0
 
     def build(self, task: Task) -> Loss:
         return SoftmaxLoss(self)
@@ -49,19 +44,14 @@ class SoftmaxLoss(Loss):
 
 
 @dataclass(frozen=True)
-class WeightedSoftmax:
+class WeightedSoftmax(Options):
     """weight: factor on the term. reduction: divide the sum by the batch's summed weights ("wmean"), by its size
     ("mean"), or not at all ("sum", as eq. 1 is printed)."""
 
     weight: float = 1.0
     reduction: Reduction = "wmean"
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def embeddings(self) -> int:
-        return 0
+    embeddings = 0
 
     def build(self, task: Task) -> Loss:
         return WeightedSoftmaxLoss(self, task)

@@ -13,11 +13,11 @@ from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses.inputs import widen
 from mien.lab.losses.loss import Loss, Task
 from mien.lab.losses.taught import Taught, distribution
-from mien.lab.options import check_fields
+from mien.lab.options import Options
 
 
 @dataclass(frozen=True)
-class TwoHeads:
+class TwoHeads(Options):
     """votes_weight, labels_weight: of the two terms. smoothing: label smoothing of the hard labels (Szegedy et al., 2016,
     arXiv:1512.00567). balance: b >= 0; a row with hard label c counts n_c^-b in the mean over the batch, so 0 counts all
     rows alike and 1 all classes. teacher_weight: of the cross-entropy to a frozen teacher's probabilities for the student's own
@@ -31,12 +31,7 @@ class TwoHeads:
     teacher_weight: float = 0.0
     teacher_flip: bool = False
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def embeddings(self) -> int:
-        return 0
+    embeddings = 0
 
     def build(self, task: Task) -> Loss:
         if not task.has_votes:

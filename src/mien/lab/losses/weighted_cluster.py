@@ -24,7 +24,7 @@ from mien.lab.losses.softmax import (
     WeightedSoftmaxLoss,
     reduce_weighted,
 )
-from mien.lab.options import check_fields
+from mien.lab.options import Options
 
 ClusterUpdate = Literal["paper", "autograd", "as_printed", "normalised"]
 
@@ -34,7 +34,7 @@ class PrintedUpdateWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class WeightedCluster:
+class WeightedCluster(Options):
     """weight: lambda of eq. 5. alpha: the constant that keeps eq. 4's denominator from 0. gamma: the centres' rate.
 
     reduction: both terms over the batch's summed weights ("wmean"), its size ("mean") or nothing ("sum", as printed; D4).
@@ -52,12 +52,7 @@ class WeightedCluster:
     centre_init: CentreInit = "normal"
     centre_deviation: float = 0.01
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def embeddings(self) -> int:
-        return 0
+    embeddings = 0
 
     def build(self, task: Task) -> Loss:
         return WeightedClusterLoss(self, task)

@@ -13,7 +13,7 @@ from mien.lab.networks.modulator import Combine, Modulator
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d
 from mien.lab.networks.patches import split_quarters, stitch_quarters
-from mien.lab.options import check_fields
+from mien.lab.options import Options
 
 STEM = 29
 STAGES = ((4, 4), (8, 8), (16, 4))  # channels in stems, units: 116, 232, 464
@@ -21,7 +21,7 @@ LAST = 1024
 
 
 @dataclass(frozen=True)
-class EfficientFace:
+class EfficientFace(Options):
     """width: factor on all channel counts. local, modulator: the two parts that it adds to ShuffleNet-V2. combine: the
     released code multiplies the modulator's two logits."""
 
@@ -30,12 +30,7 @@ class EfficientFace:
     modulator: bool = True
     combine: Combine = "multiply"
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def minimum_size(self) -> int:
-        return 16
+    minimum_size = 16
 
     def build(self, shape: Shape) -> Network:
         check_size("efficientface", shape.size, self.minimum_size)

@@ -18,7 +18,7 @@ from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import linear_head
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d
-from mien.lab.options import check_fields
+from mien.lab.options import Options
 
 # EfficientNet-B0's stages: repeats, kernel, stride, expansion, channels
 STAGES = (
@@ -35,7 +35,7 @@ EPSILON, MOMENTUM = 1e-3, 0.01
 
 
 @dataclass(frozen=True)
-class EfficientNetLite:
+class EfficientNetLite(Options):
     """width, depth: factors on channels and repeats; 1, 1 is Lite0, 1, 1.1 Lite1, 1.1, 1.2 Lite2. enlarge: factor by which the
     picture is enlarged (bilinear) before the first convolution: the trunk halves it five times. dropout: before the heads.
     second_head: add FER-2013's seven classes as the head "fer2013" (a network with k embeddings has one head only)."""
@@ -45,9 +45,6 @@ class EfficientNetLite:
     enlarge: int = 1
     dropout: float = 0.2
     second_head: bool = False
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     @property
     def minimum_size(self) -> int:

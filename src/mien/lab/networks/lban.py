@@ -16,7 +16,7 @@ from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import EmbeddingHead, FeatureHead
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d
-from mien.lab.options import check_fields
+from mien.lab.options import Options
 
 CHANNELS = (64, 128, 256, 512)  # stem and the three stages, section 3.2
 SAMPLINGS = (2, 1, 0)  # down- and up-samplings of the three attention branches, section 3.2
@@ -25,7 +25,7 @@ POOL = 5  # D5
 
 
 @dataclass(frozen=True)
-class Lban:
+class Lban(Options):
     """LBAN's options; each row of Tables 1 and 2 is one setting (methods/lban_il.py, VARIANTS).
 
     width: factor on all channel counts; the feature keeps its 128. block: "lbsl", or "plain" (two 3x3 convolutions, Table 1's "no
@@ -47,12 +47,7 @@ class Lban:
     dropout: float = 0.5
     filter_seed: int = 0
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def minimum_size(self) -> int:
-        return 33  # three halvings, rounded up, must leave the 5 x 5 map that the tail pools
+    minimum_size = 33  # three halvings, rounded up, must leave the 5 x 5 map that the tail pools
 
     def build(self, shape: Shape) -> Network:
         check_size("lban", shape.size, self.minimum_size)

@@ -15,14 +15,14 @@ from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import linear_head
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d, SampleStandardise
-from mien.lab.options import check_fields
+from mien.lab.options import Options
 
 REDUCTION = 8  # r of section 2.1
 CHANNELS = (64, 128, 256, 512)  # stem, R1, R2, R3 at width 1 (D1)
 
 
 @dataclass(frozen=True)
-class Mscar:
+class Mscar(Options):
     """MSCAR's options.
 
     width: factor on all channel counts. bn, se: which of the two follow each convolution of the multi-scale module (the
@@ -36,12 +36,7 @@ class Mscar:
     combine: Literal["sum", "serial", "concat"] = "sum"
     standardise: Literal["samplewise", "none"] = "samplewise"
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def minimum_size(self) -> int:
-        return 8  # three poolings by 2
+    minimum_size = 8  # three poolings by 2
 
     def build(self, shape: Shape) -> Network:
         check_size("mscar", shape.size, self.minimum_size)

@@ -15,17 +15,14 @@ class SingleValueBatchWarning(UserWarning):
     """A training batch had one value per channel, so BatchNorm used its running statistics."""
 
 
-def _warn_single_value() -> None:
+def _running(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> Tensor:
+    """Normalise with the running statistics, without updating them, and say so."""
     warnings.warn(
         "a training batch has one value per channel: BatchNorm uses its running statistics for it; "
         "use a batch of at least 2 images, or drop the last incomplete batch",
         SingleValueBatchWarning,
         stacklevel=3,
     )
-
-
-def _running(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> Tensor:
-    """Normalise with the running statistics, without updating them."""
     return F.batch_norm(values, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
 
 
@@ -34,7 +31,6 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         if self.training and input.numel() == input.shape[1]:
-            _warn_single_value()
             return _running(self, input)
         return super().forward(input)
 
@@ -44,7 +40,6 @@ class BatchNorm1d(nn.BatchNorm1d):
 
     def forward(self, input: Tensor) -> Tensor:
         if self.training and input.numel() == input.shape[1]:
-            _warn_single_value()
             return _running(self, input)
         return super().forward(input)
 

@@ -16,14 +16,14 @@ from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d
 from mien.lab.networks.patches import split_quarters, stitch_quarters
 from mien.lab.networks.resnet import ResNet18, ResNet50, Stem, stages
-from mien.lab.options import check_fields
+from mien.lab.options import Options
 
 STEM = 29  # channels of conv1, section 3.1
 LOCAL = 128  # channels of the local features, D2
 
 
 @dataclass(frozen=True)
-class ResFace:
+class ResFace(Options):
     """depth: 18 or 50. local: part B, the local-feature extractor. modulator: part C. combine: how the modulator's two
     logits meet (eq. 3.1 adds them). width: factor on the ResNet's and the local channels; conv1 keeps its 29."""
 
@@ -33,12 +33,7 @@ class ResFace:
     combine: Combine = "add"
     width: float = 1.0
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def minimum_size(self) -> int:
-        return 16
+    minimum_size = 16
 
     def build(self, shape: Shape) -> Network:
         check_size("resface", shape.size, self.minimum_size)

@@ -15,7 +15,7 @@ from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import EmbeddingHead, FeatureHead, Head, LinearHead
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d, Vggface2Input
-from mien.lab.options import check_fields
+from mien.lab.options import Options
 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 PLANES = (64, 128, 256, 512)
@@ -25,7 +25,7 @@ Stride = Literal["first", "second"]
 
 
 @dataclass(frozen=True)
-class ResNet50:
+class ResNet50(Options):
     """A ResNet's options.
 
     width: factor on all channel counts. head: size of the linear feature layer, 0 for none (the features are then the
@@ -42,9 +42,6 @@ class ResNet50:
     stem: Literal["imagenet", "small"] = "imagenet"
     input_norm: Literal["recipe", "vggface2"] = "recipe"
     stride: Stride = "first"
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     @property
     def depth(self) -> int:

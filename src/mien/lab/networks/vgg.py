@@ -11,26 +11,21 @@ from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import EmbeddingHead, FeatureHead
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d
-from mien.lab.options import check_fields
+from mien.lab.options import Options
 
 STAGES = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # channels and convolutions before each pooling
 FEATURE_DIM = 128  # LBAN-IL, section 4.2
 
 
 @dataclass(frozen=True)
-class Vgg19:
+class Vgg19(Options):
     """width: factor on the channel counts. dropout: before each of the two linear layers, with embeddings before the
     classifier."""
 
     width: float = 1.0
     dropout: float = 0.5
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def minimum_size(self) -> int:
-        return 32  # five poolings by 2
+    minimum_size = 32  # five poolings by 2
 
     def build(self, shape: Shape) -> Network:
         check_size("vgg19", shape.size, self.minimum_size)

@@ -12,7 +12,7 @@ from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import linear_head
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d
-from mien.lab.options import check_fields
+from mien.lab.options import Options
 
 STEM = (32, 64)
 ENTRY = (128, 256, 728)
@@ -22,18 +22,13 @@ EPSILON, MOMENTUM = 1e-3, 0.01  # Keras' BatchNormalization in this model: momen
 
 
 @dataclass(frozen=True)
-class Xception:
+class Xception(Options):
     """width: factor on all channel counts. dropout: before the classifier."""
 
     width: float = 1.0
     dropout: float = 0.5
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def minimum_size(self) -> int:
-        return 16
+    minimum_size = 16
 
     def build(self, shape: Shape) -> Network:
         check_size("xception", shape.size, self.minimum_size)

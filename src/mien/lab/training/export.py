@@ -100,10 +100,9 @@ class TrainedRun:
         self.path = folders[0] / checkpoint
         loaded = [runs.load_network(folder, checkpoint) for folder in folders]
         _, method, self.recipe, self.facts = loaded[0]
-        default = default_head(self.facts)
-        card = build_card(self.facts, self.recipe, method.name, temperatures or {}, default)
+        card = build_card(self.facts, self.recipe, method.name, temperatures or {})
         for folder, (_, _, recipe, facts) in zip(folders[1:], loaded[1:], strict=True):
-            other = build_card(facts, recipe, method.name, temperatures or {}, default_head(facts))
+            other = build_card(facts, recipe, method.name, temperatures or {})
             if (other.heads, other.input, other.window) != (card.heads, card.input, card.window):
                 raise UsageError(
                     f"{folder}: it was trained on other rows or labels, or sees other pictures, than {folders[0]}; networks "
@@ -124,16 +123,9 @@ class TrainedRun:
         return Prediction({n: p.numpy() for n, p in zip(self.card.heads, probabilities, strict=True)}, features.numpy())
 
 
-def default_head(facts: Mapping[str, Any]) -> str:
-    """The name of the main head: the dataset it was trained on."""
-    name: str = facts["data"]["name"]
-    return name
-
-
-def build_card(
-    facts: Mapping[str, Any], recipe: Recipe, method: str, temperatures: Mapping[str, float], default: str
-) -> ModelCard:
-    """The card of a run: everything the file must say of itself."""
+def build_card(facts: Mapping[str, Any], recipe: Recipe, method: str, temperatures: Mapping[str, float]) -> ModelCard:
+    """The card of a run: everything the file must say of itself. Its main head has the name of what it was trained on."""
+    default: str = facts["data"]["name"]
     rule = facts["label_rule"]
     trained_on = f"{facts['data']['name']} train, {facts['rows']:,} rows, fingerprint {facts['data']['fingerprint']}"
     joint = rule == JOINT

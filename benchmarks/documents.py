@@ -169,7 +169,7 @@ def run_table() -> str:
         shown = ", ".join(
             f"{k.removeprefix('valid_accuracy_')} {percent(float(v))}"
             for k, v in best.items()
-            if k.startswith("valid_")
+            if k.startswith("valid_accuracy_")
         )
         choice = facts["choice"]
         lines.append(

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 from scores_fixtures import made_up
 
 from mien.card import CropSpec, Head, InputSpec, ModelCard
@@ -20,6 +21,7 @@ from mien.lab.evaluation.leaks import (
     pixel_hashes,
     preprocessing_mismatches,
 )
+from mien.lab.evaluation.scores import Scores
 
 
 def dataset(images: list[np.ndarray], *, rule: str = "majority", classes: tuple[str, ...] = BASIC) -> FaceDataset:
@@ -138,6 +140,23 @@ def test_equal_groups_show_no_gap_beyond_chance() -> None:
     assert found.gap.p > 0.05
 
 
+def answers(right: np.ndarray) -> Scores:
+    """Scores of rows that are answered rightly, or wrongly."""
+    scores = made_up(len(right))
+    told = np.where(right, scores.labels, (scores.labels + 1) % len(scores.classes))
+    return replace(scores, probabilities=np.eye(len(scores.classes), dtype=np.float32)[told])
+
+
+def test_chance_is_that_of_all_rows_alike() -> None:
+    """30 of 40 and 360 of 400: how often two such groups lie so far apart where both have 390 of 440, from the exact binomials."""
+    right = np.array([True] * 30 + [False] * 10 + [True] * 360 + [False] * 40)
+    values = ["few"] * 40 + ["many"] * 400
+    gap = by_group(answers(right), values, attribute="x", replicates=100_000).gap
+    few, many = (binom.pmf(np.arange(n + 1), n, 390 / 440) for n in (40, 400))
+    apart = np.abs(np.arange(41)[:, None] / 40 - np.arange(401) / 400) >= 0.15 - 1e-12
+    assert gap is not None and gap.p == pytest.approx((few[:, None] * many * apart).sum(), rel=0.15)
+
+
 def test_a_gap_between_groups_counts_subjects_not_rows() -> None:
     """60 subjects of 10 rows each, whose own accuracies vary, in two groups without a true gap."""
     random = np.random.default_rng(0)
@@ -145,12 +164,7 @@ def test_a_gap_between_groups_counts_subjects_not_rows() -> None:
     values = ["a" if i < 300 else "b" for i in range(600)]
     found: dict[str, list[tuple[bool, bool]]] = {"by subject": [], "by row": []}
     for _ in range(150):
-        right = np.repeat(random.beta(1.5, 1.0, 60), 10) > random.random(600)
-        scores = made_up(600)
-        probabilities = np.eye(len(scores.classes), dtype=np.float32)[
-            np.where(right, scores.labels, (scores.labels + 1) % len(scores.classes))
-        ]
-        scores = replace(scores, probabilities=probabilities)
+        scores = answers(np.repeat(random.beta(1.5, 1.0, 60), 10) > random.random(600))
         for name, given in (("by subject", clusters), ("by row", None)):
             gap = by_group(scores, values, attribute="x", clusters=given, replicates=400).gap
             assert gap is not None

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import binom
 from scores_fixtures import made_up
 
 from mien.card import CropSpec, Head, InputSpec, ModelCard
@@ -149,6 +148,7 @@ def answers(right: np.ndarray) -> Scores:
 
 def test_chance_is_that_of_all_rows_alike() -> None:
     """30 of 40 and 360 of 400: how often two such groups lie so far apart where both have 390 of 440, from the exact binomials."""
+    binom = pytest.importorskip("scipy.stats", reason="needs the extra eval").binom
     right = np.array([True] * 30 + [False] * 10 + [True] * 360 + [False] * 40)
     values = ["few"] * 40 + ["many"] * 400
     gap = by_group(answers(right), values, attribute="x", replicates=100_000).gap

@@ -196,6 +196,7 @@ def test_openapi_describes_the_rows_without_a_foreign_address(client: httpx.Clie
     assert set(described["paths"]) == {"/v1/read", "/v1/model", "/healthz", "/metrics"}
     responses = described["paths"]["/v1/read"]["post"]["responses"]
     assert {"200", "401", "403", "408", "413", "415", "422", "429", "500", "503"} <= set(responses)
+    assert set(described["paths"]["/healthz"]["get"]["responses"]) == {"200", "403"}  # the host's
     (token,) = described["components"]["securitySchemes"]
     asked = {path: next(iter(methods.values())).get("security") for path, methods in described["paths"].items()}
     assert asked == {"/healthz": None} | {path: [{}, {token: []}] for path in ("/v1/read", "/v1/model", "/metrics")}

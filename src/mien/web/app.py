@@ -136,7 +136,7 @@ def _add_information(app: FastAPI, model: dict[str, Any], metrics: prometheus.Me
         return model
 
     @app.head("/healthz", include_in_schema=False)
-    @app.get("/healthz")
+    @app.get("/healthz", responses={403: openapi.GUARDED[403]})
     async def healthz() -> dict[str, str]:
         """That the server answers."""
         return {"status": "ok"}

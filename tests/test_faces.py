@@ -116,7 +116,7 @@ def test_large_copies_in_strips_give_the_same_windows(
 def test_a_crowd_goes_through_a_few_faces_at_a_time(
     detector: Mtcnn, hopper: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All at once a class photograph took gigabytes; the answer is the same."""
+    """Memory does not grow with the crowd; the answer is the same."""
     crowd = np.tile(np.asarray(Image.fromarray(hopper[60:400, 100:440]).resize((64, 64))), (6, 6, 1))
     rows: list[int] = []
 

@@ -1,6 +1,7 @@
 """What protocols say of the program: its commit and not another project's, its command and no one's folders."""
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from mien.lab import protocol
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_the_commit_is_of_miens_own_checkout_only(tmp_path: Path) -> None:
     """Installed in a virtual environment inside somebody's checkout, mien has none."""
 
@@ -43,6 +45,7 @@ def test_the_commit_is_of_miens_own_checkout_only(tmp_path: Path) -> None:
         (("",), "python"),
         (("mien", "--root=/home/a/b/c", "-o/home/a/b"), "mien --root=b/c -oa/b"),
         (("mien", "--pretrained", "VGGFace2=/home/a/b.pth"), "mien --pretrained VGGFace2=a/b.pth"),
+        (("mien", "/home/a/b=c/d.jpg"), "mien b=c/d.jpg"),
         (("mien", "--set", "network.depths=(1,3)", "--rows", "a|b"), "mien --set 'network.depths=(1,3)' --rows 'a|b'"),
         (("mien", "a/b/c", "-o", "../x", "--lr=-/"), "mien a/b/c -o ../x --lr=-/"),
     ],

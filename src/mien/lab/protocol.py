@@ -48,7 +48,7 @@ def command_line() -> str:
 
 def _without_folders(word: str) -> str:
     """A word of a command line; its path may stand behind an option (-o/a/b, --root=/a/b, NAME=/a/b)."""
-    found = re.fullmatch(r"(-\w|[^=]*=|)(.+)", word, re.DOTALL)
+    found = re.fullmatch(r"(-\w|[^=/]*=|)(.+)", word, re.DOTALL)
     if found is None or not Path(found[2]).is_absolute():
         return word
     return found[1] + "/".join(Path(found[2]).parts[-2:])

@@ -86,7 +86,7 @@ class TrainingRunner:
         _, recipe = resolve(choice)
         data = reported_rows(job, self.conduct, recipe)
         fold = "" if job.fold is None else f" fold {job.fold}"
-        rows = (load_data(source, recipe)[0], data)
+        rows = (load_data(source, recipe)[0], data)  # which `train` loads again: seconds, where a wrong run takes hours
         known = {f"rows of {held.name} {held.split}{fold}, {held.label_rule}": held.fingerprint for held in rows}
         _remember(folder.parents[1], {}, known)
         train(
@@ -179,7 +179,7 @@ def choice_of(job: Job, conduct: Conduct) -> Choice:
     return Choice(job.method, preset, settings=(*job.settings, *asked), variant=job.variant)
 
 
-def refuse_what_rows_differ_in(wanted: Sequence[Job], conduct: Conduct) -> None:
+def _refuse_what_rows_differ_in(wanted: Sequence[Job], conduct: Conduct) -> None:
     """Raises UsageError where a setting for all variants would make alike what tells the rows of one dataset apart: a field of
     their networks or losses in which they differ."""
     plain = replace(conduct, settings=())
@@ -289,7 +289,7 @@ def remember(folder: Path, conduct: Conduct) -> None:
 
 
 def _remember(folder: Path, asked: Mapping[str, Any], given: Mapping[str, str]) -> None:
-    """given: what may come later, and from then on stays the same."""
+    """Refuse what differs from `folder`/asked.json, and write the rest there. given: what may come later, and stays the same then."""
     path = folder / "asked.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     now = [*asked.items(), *((name, value) for name, value in given.items() if name in before)]
@@ -323,7 +323,7 @@ def reproduce(name: str, plan: Plan, out: Path, *, conduct: Conduct, say: Callab
     for job in wanted:
         source_of(job, conduct)  # refuse what cannot be meant before anything is trained
         resolve(choice_of(job, conduct))
-    refuse_what_rows_differ_in(wanted, conduct)
+    _refuse_what_rows_differ_in(wanted, conduct)
     _refuse_what_no_run_reads(wanted, conduct)
     remember(out / name / plan.preset.replace("/", "-"), conduct)
     problems = run_cells(wanted, out, runner=TrainingRunner(conduct, say), say=say)

@@ -289,7 +289,7 @@ def remember(folder: Path, conduct: Conduct) -> None:
 
 
 def _remember(folder: Path, asked: Mapping[str, Any], given: Mapping[str, str]) -> None:
-    """Refuse what differs from `folder`/asked.json, and write the rest there. given: what may come later, and stays the same then."""
+    """Refuse what differs from `folder`/asked.json, write the rest there. given: what may come later, and then stays the same."""
     path = folder / "asked.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     now = [*asked.items(), *((name, value) for name, value in given.items() if name in before)]

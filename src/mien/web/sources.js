@@ -42,6 +42,7 @@ export function describeModel({ token }) {
 }
 
 async function ask(path, { token, ...options }) {
+  if (/[^ -~]/.test(token)) throw new Refused(401, "the token has a character that no token of mien's has: paste it again");
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   let answer;
   try {

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from mien.lab import methods
 from mien.lab.methods.method import Method, Variant
 from mien.lab.networks import Shape
@@ -38,7 +40,8 @@ def facts(name: str) -> dict[str, Any]:
 
 def _variant(method: Method, key: str, variant: Variant) -> dict[str, Any]:
     shape = Shape(variant.channels, variant.classes, variant.size, variant.loss.embeddings)
-    network = variant.network.build(shape)
+    with torch.device("meta"):  # counting needs shapes and no weights
+        network = variant.network.build(shape)
     frozen = method.recipes["paper"].frozen if "paper" in method.recipes else ()
     modules = dict(network.named_modules())
     for name in frozen:

@@ -13,10 +13,11 @@ import numpy as np
 from PIL import Image
 
 from mien.errors import ModelError
-from mien.expressions import EXPRESSIONS
+from mien.expressions import COMPOUND, EXPRESSIONS
 
 SCHEMA = 1
 METADATA_KEY = "mien.card"
+_LABELS = {*EXPRESSIONS, *COMPOUND.values()}
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def _problems(card: ModelCard) -> list[str]:
             "a head's labels repeat or are under 2",
         ),
         (
-            not (strange := sorted({label for h in card.heads.values() for label in h.labels} - set(EXPRESSIONS))),
+            not (strange := sorted({label for h in card.heads.values() for label in h.labels} - _LABELS)),
             f"labels {', '.join(map(repr, strange))}, expected of {', '.join(EXPRESSIONS)}",
         ),
         (all(h.temperature > 0 for h in card.heads.values()), "a temperature is not positive"),

@@ -34,6 +34,16 @@ FERPLUS_COLUMNS: tuple[str, ...] = (
 RAFDB: dict[int, str] = dict(
     enumerate(("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"), start=1)
 )
+COMPOUND: dict[int, str] = dict(  # RAF-DB's second set, eleven classes of two expressions each
+    enumerate(
+        (
+            "happily surprised", "happily disgusted", "sadly fearful", "sadly angry", "sadly surprised",
+            "sadly disgusted", "fearfully angry", "fearfully surprised", "angrily surprised",
+            "angrily disgusted", "disgustedly surprised",
+        ),
+        start=1,
+    )
+)  # fmt: skip
 AFFECTNET: dict[int, str] = dict(enumerate(EXPRESSIONS))  # 8 none, 9 uncertain, 10 no face are not expressions
 CKPLUS: dict[int, str] = dict(
     enumerate(("neutral", "anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise"))

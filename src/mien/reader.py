@@ -11,7 +11,8 @@ import numpy as np
 
 from mien import images
 from mien.classifier import Classifier
-from mien.errors import UsageError
+from mien.errors import ModelError, UsageError
+from mien.expressions import EXPRESSIONS
 from mien.faces import align, detect
 from mien.faces.detect import MIN_FACE, Box, Detection, Detector, Points
 
@@ -143,6 +144,11 @@ class Reader:
             detector = detect.load(detector, min_face=min_face, threads=threads, providers=providers)
         self.detector = detector
         self.classifier = Classifier(model, threads=threads, providers=providers)
+        if strange := [label for label in self.classifier.card.head().labels if label not in EXPRESSIONS]:
+            raise ModelError(
+                f"{self.classifier.path}: answers with {strange[0]!r}, expected of {', '.join(EXPRESSIONS)}; "
+                "`mien evaluate` judges it"
+            )
         self.max_pixels = max_pixels
         self.abstain_below = abstain_below
 

@@ -87,7 +87,7 @@ def test_answers_to_other_rows_are_left_out_and_told(data: FaceDataset, tmp_path
         (lambda rows: rows[0].__setitem__(0, "picture"), "expected one called id"),
         (lambda rows: rows[0].__setitem__(1, "bored"), "unknown expression 'bored'"),
         (lambda rows: rows[0].__setitem__(1, "p_happy"), "each once"),
-        (lambda rows: rows[2].__setitem__(1, "high"), r"row 3: .*high.*: expected ID, p_neutral"),
+        (lambda rows: rows[2].__setitem__(1, "high"), r"line 3: .*high.*: expected ID, p_neutral"),
         (lambda rows: rows[2].__setitem__(1, -2.5), "is -2.5, expected 0 or more: are these logits"),
         (lambda rows: rows[2].__setitem__(1, 90.0), "sum to 90"),
         (lambda rows: rows.clear(), "expected one called id"),

@@ -196,7 +196,7 @@ def test_few_people_go_to_train_first(people: int, found: tuple[int, ...], tmp_p
         ("", "columns none"),
         ("path,label,p_joy,p_pain\na.png,happy,1,0\n", "unknown column 'pain'"),
         ("path,label,p_happy\na.png,happy,many\n", "holds something that is no number"),
-        ("path,label,p_happy\na.png,happy,1\nb.png,happy,-1\n", "lines 3: p_ values .-1.0., expected finite numbers"),
+        ("path,label,p_happy\n\na.png,happy,1\nb.png,happy,-1\n", "lines 4: p_ values .-1.0., expected finite numbers"),
         ("path,label,p_happy\na.png,happy,nan\n", "lines 2: p_ values .nan., expected finite numbers"),
         (
             "path,label,p_happy\na.png,happy,1\nb.png,happy,0\n",
@@ -204,7 +204,7 @@ def test_few_people_go_to_train_first(people: int, found: tuple[int, ...], tmp_p
         ),
         ("path,label,p_sad\na.png,fear,1\nb.png,anger,0\n", "a p_ column for every label: add p_fear, p_anger"),
         ("path,label,subject,group_subject\na.png,happy,s,s\n", "subject and group_subject mean the same"),
-        ("path,label\na.png,happy\nb.png,happy,train\n", "rows 3 do not have the header's 2 cells"),
+        ("path,label\n\na.png,happy\nb.png,happy,train\n", "lines 4 do not have the header's 2 cells"),
         ("path,label,split\na.png,happy,train\nz.png,happy,train\n", "1 pictures are not in .*z.png"),
         ("path,label,split\na.png,happy,test\n", "no labelled face"),
     ],

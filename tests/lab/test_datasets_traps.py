@@ -1,6 +1,8 @@
 """One test per trap that a dataset's owner has laid, and one per way in which files are damaged."""
 
 import lzma
+import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -363,13 +365,38 @@ def test_ckplus_counts_are_those_of_the_papers() -> None:
     assert ckplus.official("8-class").rows == 981 + 327
 
 
+def test_what_macos_puts_beside_files_is_passed_over(tmp_path: Path) -> None:
+    layouts.write("ckplus", tmp_path / "ckplus", rows=5)
+    layouts.write("affectnet/2021", tmp_path / "affectnet", rows=8)
+    layouts.write("ferplus", tmp_path / "fer2013", rows=40)
+    votes = tmp_path / "fer2013/fer2013new.csv"
+    (tmp_path / "ferplus").mkdir()
+    votes.rename(tmp_path / "ferplus/fer2013new.csv")
+    (tmp_path / "ferplus/._fer2013new.csv").write_bytes(b"\0\5\x16\7")
+    with zipfile.ZipFile(tmp_path / "fer2013/fer2013.csv.zip", "w") as archive:
+        archive.write(tmp_path / "fer2013/fer2013.csv", "fer2013.csv")
+        archive.writestr("__MACOSX/._fer2013.csv", b"\0\5\x16\7")
+    (tmp_path / "fer2013/fer2013.csv").unlink()
+    for pattern in ("ckplus/Emotion/*/*/*_emotion.txt", "affectnet/*/annotations/*_exp.npy"):
+        beside = next(tmp_path.glob(pattern))
+        beside.with_name(f"._{beside.name}").write_bytes(b"\0\5\x16\7\0\2\0\xff")
+    assert load("ferplus", tmp_path / "ferplus", split="train")
+    assert load("ckplus", tmp_path / "ckplus", split="all")
+    assert load("affectnet", tmp_path / "affectnet", split="train")
+    assert load("affectnet", tmp_path / "affectnet", split="valid")
+
+
 def test_ckplus_short_sequences_are_named(tmp_path: Path) -> None:
     layouts.write("ckplus", tmp_path, rows=5)
     folder = next(tmp_path.glob("Emotion/*/*/*_emotion.txt")).parent.relative_to(tmp_path / "Emotion")
     for name in list((tmp_path / "cohn-kanade-images" / folder).iterdir())[:4]:
         name.unlink()
-    with pytest.raises(DataError, match=rf"{folder}: 2 frames, expected at least 3"):
-        load("ckplus", tmp_path, split="all")
+    with pytest.raises(DataError, match=f"1 labelled sequences with too few frames: {folder};"):
+        datasets.load("ckplus", tmp_path, split="all")
+    assert f"1 labelled sequences with too few frames: {folder}" in load("ckplus", tmp_path, split="all").note
+    shutil.rmtree(tmp_path / "cohn-kanade-images" / folder)
+    data = load("ckplus", tmp_path, split="all")
+    assert str(folder) not in data.groups["sequence"] and len(data) > 0
 
 
 # FER-2013 and FER+: the traps of their columns are in the layouts' test; here the damaged files.
@@ -478,7 +505,7 @@ def test_missing_pictures_are_named_or_counted(tmp_path: Path) -> None:
         datasets.load("rafdb", tmp_path, split="train")
     data = load("rafdb", tmp_path, split="train")
     assert len(data) == 7
-    assert "1 pictures absent" in data.note
+    assert "1 pictures absent: Image/aligned/train_00003_aligned.jpg" in data.note
 
 
 def test_a_truncated_picture_is_named(tmp_path: Path) -> None:

@@ -191,6 +191,14 @@ def test_the_command_packs_what_is_there_and_the_check_reads_packs(tmp_path: Pat
     assert "train: 20 rows" in result.output
 
 
+def test_the_command_packs_kaggles_folders(tmp_path: Path) -> None:
+    layouts.write("fer2013/folders", tmp_path / "own", rows=20)
+    words = ["pack", "fer2013", "--root", str(tmp_path / "own"), "-o", str(tmp_path / "pack"), "--allow-partial"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert "train 20, public+private " in result.output
+
+
 READ_RANDOMLY = """
 import sys
 from pathlib import Path

@@ -107,7 +107,7 @@ def _present(
     from mien.lab import datasets
     from mien.lab.datasets.dataset import AbsentSplitError
 
-    whole = datasets.splits(name, options["protocol"]) if options["fold"] is None else ("train", "test")
+    whole = datasets.splits(name, root, options["protocol"]) if options["fold"] is None else ("train", "test")
     found, absent = [], []
     for split in wanted or whole:
         try:

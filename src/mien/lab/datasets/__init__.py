@@ -54,8 +54,10 @@ def about(name: str) -> str:
     return str(module.__doc__).partition("\n")[0]
 
 
-def splits(name: str, protocol: str | None = None) -> tuple[str, ...]:
-    """The splits that a whole dataset is made of, in the owner's division or the protocol's; "all" where it has none."""
+def splits(name: str, root: Path | None, protocol: str | None = None) -> tuple[str, ...]:
+    """The splits that the whole dataset at `root` is made of, in the owner's division or the protocol's; "all" where none is."""
+    if name == "fer2013" and root is not None and root.exists() and fer2013.find_csv(root) is None:
+        return ("train", fer2013.PUBLIC_PRIVATE)
     if name in ("expw", "ckplus"):
         return ("all",)
     if name in ("rafdb", "rafdb-compound"):

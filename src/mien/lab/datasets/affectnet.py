@@ -191,7 +191,9 @@ def _from_npy(root: Path, part: str) -> Listing:
     folder = root / part / "annotations"
     if not folder.is_dir():
         raise AbsentSplitError(f"{folder}: no such folder; the release of 2021 has images/ and annotations/ in {part}/")
-    stems = sorted((path.name.removesuffix("_exp.npy") for path in folder.glob("*_exp.npy")), key=lambda s: (len(s), s))
+    stems = sorted(
+        (path.name.removesuffix("_exp.npy") for path in folder.glob("[!.]*_exp.npy")), key=lambda s: (len(s), s)
+    )
     found = [(stem, _npy_label(folder / f"{stem}_exp.npy")) for stem in stems]
     kept = [(stem, label) for stem, label in found if label is not None]
     files = FaceFiles(str(root), tuple(f"{part}/images/{stem}.jpg" for stem, _ in kept))

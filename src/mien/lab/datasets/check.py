@@ -150,7 +150,7 @@ def _views(name: str, root: Path | None) -> tuple[View, ...]:
 
 def _fer2013_views(root: Path | None) -> tuple[View, ...]:
     merged = tuple(public + private for public, private in zip(_FER["valid"], _FER["test"], strict=True))
-    folders = root is not None and root.exists() and fer2013.find_csv(root) is None
+    folders = fer2013.PUBLIC_PRIVATE in datasets.splits("fer2013", root)
     counts = {"train": _FER["train"], fer2013.PUBLIC_PRIVATE: merged} if folders else _FER
     return tuple(View(s, Official(s, dict(zip(BASIC, n, strict=True)), _FER2013)) for s, n in counts.items())
 

@@ -17,7 +17,7 @@ import numpy as np
 from mien.errors import DataError
 from mien.expressions import CKPLUS, EXPRESSIONS, canonical
 from mien.lab.datasets.dataset import FaceDataset
-from mien.lab.datasets.face_files import FaceFiles, Listing, dataset, folders_in, pictures_in, read_text
+from mien.lab.datasets.face_files import FaceFiles, Listing, dataset, folders_in, pictures_in, read_text, some
 from mien.lab.datasets.official import Official, checked
 from mien.lab.datasets.splitting import by_subject, fold_rows
 
@@ -63,14 +63,15 @@ def load(
         raise DataError(f"ckplus has no label rule {rule!r}: expected one of {', '.join(RULES)}")
     if protocol not in PROTOCOLS:
         raise DataError(f"ckplus has no protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
+    listing, left_out = _listing(root, RULES[rule], allow_partial)
     whole = dataset(
-        _listing(root, RULES[rule]),
+        listing,
         name="ckplus",
         split="all",
         label_rule=rule,
         classes=RULES[rule],
         allow_partial=allow_partial,
-        note=f"protocol {protocol}" + ("" if fold is None else f", fold {fold} of {FOLDS}"),
+        note=f"protocol {protocol}" + ("" if fold is None else f", fold {fold} of {FOLDS}") + left_out,
     )
     whole = checked(whole, official(rule), where=root, allow_partial=allow_partial)
     return whole if split == "all" else whole.subset(_rows(whole, split, protocol, fold), split=split)
@@ -88,22 +89,31 @@ def _rows(whole: FaceDataset, split: str, protocol: str, fold: int | None) -> np
     return np.sort(order[:tested] if split == "test" else order[tested:])
 
 
-def _listing(root: Path, classes: tuple[str, ...]) -> Listing:
+def _listing(root: Path, classes: tuple[str, ...], allow_partial: bool) -> tuple[Listing, str]:
+    """The frames, and what to note of sequences that lack some."""
     images = next((place for place in _IMAGES if (root / place).is_dir()), None)
     if images is None or not (root / "Emotion").is_dir():
         raise DataError(
             f"{root}: no cohn-kanade-images/ and Emotion/ side by side; pass --root the folder that holds both"
         )
-    rows = [
-        row
-        for sequence, word in _sequences(root / "Emotion")
-        for row in _frames(root / images, sequence, word, classes)
-    ]
+    rows: list[tuple[str, str]] = []
+    short = []
+    for sequence, word in _sequences(root / "Emotion"):
+        if word in classes:
+            frames = _frames(root / images, sequence, word, classes)
+            rows += frames
+            if not frames:
+                short.append(sequence)
+    few = f"{len(short):,} labelled sequences with too few frames: {some(short)}"
+    if short and not allow_partial:
+        raise DataError(
+            f"{root / images}: {few}; unpack the whole archive, or pass --allow-partial to go on with what is there"
+        )
     names = tuple(f"{images}/{name}" for name, _ in rows)
     sequences = tuple(name.rpartition("/")[0] for name, _ in rows)
     groups = {"subject": tuple(sequence.split("/")[0] for sequence in sequences), "sequence": sequences}
     labels = np.array([classes.index(word) for _, word in rows], np.int64)
-    return Listing(FaceFiles(str(root), names), labels, groups)
+    return Listing(FaceFiles(str(root), names), labels, groups), f"; {few}" if short else ""
 
 
 def _sequences(folder: Path) -> Iterator[tuple[str, str]]:
@@ -111,7 +121,7 @@ def _sequences(folder: Path) -> Iterator[tuple[str, str]]:
     labelled."""
     for subject in folders_in(folder):
         for sequence in folders_in(folder / subject):
-            files = sorted((folder / subject / sequence).glob("*_emotion.txt"))
+            files = sorted((folder / subject / sequence).glob("[!.]*_emotion.txt"))
             if files:
                 yield f"{subject}/{sequence}", _word(files[0])
 
@@ -125,14 +135,10 @@ def _word(file: Path) -> str:
 
 
 def _frames(images: Path, sequence: str, word: str, classes: tuple[str, ...]) -> list[tuple[str, str]]:
-    """(name under `images`, expression) of the frames that the rule takes from one sequence, in time order."""
-    if word not in classes:
+    """(name under `images`, expression) of the frames that the rule takes from one sequence, in time order; none where it has
+    too few."""
+    names = pictures_in(images / sequence) if (images / sequence).is_dir() else []
+    if len(names) < FRAMES + ("neutral" in classes):
         return []
-    names = pictures_in(images / sequence)
-    least = FRAMES + ("neutral" in classes)
-    if len(names) < least:
-        raise DataError(
-            f"{images / sequence}: {len(names)} frames, expected at least {least}; unpack the whole archive"
-        )
     first = [(names[0], "neutral")] if "neutral" in classes else []
     return [(f"{sequence}/{name}", label) for name, label in first + [(name, word) for name in names[-FRAMES:]]]

@@ -74,11 +74,12 @@ def _read(file: Path) -> _Table:
     header = [name.strip().lower() for name in next(reader, [])]
     if "path" not in header or "label" not in header:
         raise DataError(f"{file}: columns {', '.join(header) or 'none'}; expected {COLUMNS}")
-    rows = [[cell.strip() for cell in row] for row in reader if any(row)]
-    ragged = [number for number, row in enumerate(rows, start=2) if len(row) != len(header)]
+    numbered = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+    lines, rows = [line for line, _ in numbered], [row for _, row in numbered]
+    ragged = [line for line, row in numbered if len(row) != len(header)]
     if ragged:
         raise DataError(
-            f"{file}: rows {some(ragged)} do not have the header's {len(header)} cells; quote cells with commas in them"
+            f"{file}: lines {some(ragged)} do not have the header's {len(header)} cells; quote cells with commas in them"
         )
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
@@ -95,7 +96,7 @@ def _read(file: Path) -> _Table:
         _splits(file, columns["split"]) if "split" in header else None,
         {attribute: tuple(columns[name]) for attribute, name in attributes.items()},
         tuple(voted.values()),
-        _numbers(file, [columns[name] for name in voted]) if voted else None,
+        _numbers(file, np.array(lines), [columns[name] for name in voted]) if voted else None,
         [name for name in header if name not in used],
     )
 
@@ -143,8 +144,9 @@ def _splits(file: Path, words: list[str]) -> list[str]:
     return [SPLIT_NAMES[word.lower()] for word in words]
 
 
-def _numbers(file: Path, columns: list[list[str]]) -> np.ndarray:
-    """(N, K) float64, not negative and not all 0 in a row. Raises DataError naming the lines with something else."""
+def _numbers(file: Path, lines: np.ndarray, columns: list[list[str]]) -> np.ndarray:
+    """(N, K) float64, not negative and not all 0 in a row. lines: (N,) where the rows stand. Raises DataError naming those with
+    something else."""
     try:
         values = np.array(columns, np.float64).T
     except ValueError as error:
@@ -154,12 +156,12 @@ def _numbers(file: Path, columns: list[list[str]]) -> np.ndarray:
     wrong = np.flatnonzero((~np.isfinite(values) | (values < 0)).any(axis=1))
     if len(wrong):
         raise DataError(
-            f"{file}, lines {some(wrong + 2)}: p_ values {values[wrong[0]].tolist()}, expected finite numbers >= 0"
+            f"{file}, lines {some(lines[wrong])}: p_ values {values[wrong[0]].tolist()}, expected finite numbers >= 0"
         )
     empty = np.flatnonzero(values.sum(axis=1) == 0)
     if len(empty):
         raise DataError(
-            f"{file}, lines {some(empty + 2)}: p_ values sum to 0, expected a vote in every row; give the label's column 1 "
+            f"{file}, lines {some(lines[empty])}: p_ values sum to 0, expected a vote in every row; give the label's column 1 "
             "where nobody voted"
         )
     return values

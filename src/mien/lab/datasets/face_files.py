@@ -174,7 +174,7 @@ def dataset(
         listing = listing.rows(
             np.array([i for i, file in enumerate(listing.files.names) if file not in absent], np.int64)
         )
-        note = f"{note}; {len(absent):,} pictures absent".removeprefix("; ")
+        note = f"{note}; {len(absent):,} pictures absent: {some(sorted(absent))}".removeprefix("; ")
     ids = listing.files.names if listing.ids is None else listing.ids
     return FaceDataset(
         name=name,

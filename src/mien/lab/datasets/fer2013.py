@@ -111,21 +111,21 @@ def check_count(what: str, found: int, official: int, allow_partial: bool) -> No
         )
 
 
-def find_csv(root: Path) -> Path | None:
-    """The CSV under `root` (or `root` itself), or None when `root` holds the Kaggle folders instead."""
+def csv_in(root: Path) -> Path | None:
+    """The CSV under `root` (or `root` itself), or None."""
     if root.is_file():
         return root
-    folders = (root, root / "fer2013")
-    found = [
-        f / (name + suffix)
-        for f in folders
-        for name in _NAMES
-        for suffix in _SUFFIXES
-        if (f / (name + suffix)).is_file()
-    ]
-    if found:
-        return found[0]
-    if any((folder / "train").is_dir() for folder in folders):
+    places = (
+        folder / (name + suffix) for folder in (root, root / "fer2013") for name in _NAMES for suffix in _SUFFIXES
+    )
+    return next((place for place in places if place.is_file()), None)
+
+
+def find_csv(root: Path) -> Path | None:
+    """The CSV under `root` (or `root` itself), or None when `root` holds the Kaggle folders instead."""
+    if found := csv_in(root):
+        return found
+    if any((folder / "train").is_dir() for folder in (root, root / "fer2013")):
         return None
     raise DataError(
         f"fer2013: neither {' nor '.join(_NAMES)} (plain, {', '.join(_SUFFIXES[1:])}) nor train/<class>/ folders under {root}; "
@@ -211,7 +211,11 @@ def open_text(file: Path) -> IO[str]:
 
 def _zip_member(file: Path) -> IO[bytes]:
     archive = zipfile.ZipFile(file)
-    names = [name for name in archive.namelist() if name.lower().endswith(".csv")]
+    names = [
+        name
+        for name in archive.namelist()
+        if name.lower().endswith(".csv") and not name.rpartition("/")[2].startswith(".")  # macOS adds "._" files
+    ]
     if len(names) != 1:
         raise DataError(f"{file}: {len(names)} CSV files inside, expected exactly one")
     return archive.open(names[0])
@@ -233,7 +237,7 @@ def _from_folders(root: Path, split: str, allow_partial: bool) -> FaceDataset:
     if split not in ("train", PUBLIC_PRIVATE):
         raise DataError(
             f"fer2013 image folders in {base} have no split {split!r}: their test folder is public + private (7,178 rows); "
-            f"ask for {PUBLIC_PRIVATE!r}, or use fer2013.csv"
+            f"ask for {PUBLIC_PRIVATE!r} (to train, pass --select-on holdout), or use fer2013.csv"
         )
     folder = base / ("train" if split == "train" else "test")
     if not folder.is_dir():

@@ -99,7 +99,7 @@ def _ruled(
 
 def _faces_file(root: Path) -> Path:
     beside = root.parent / "fer2013"
-    only_votes = [path.name for path in root.glob("*.csv*")] == ["fer2013new.csv"]
+    only_votes = (root / "fer2013new.csv").is_file() and fer2013.csv_in(root) is None
     file = fer2013.find_csv(beside if only_votes and beside.is_dir() else root)
     if file is None:
         raise DataError(

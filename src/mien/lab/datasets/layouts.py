@@ -17,6 +17,7 @@ from mien.expressions import (
     AFFECTNET,
     BASIC,
     CKPLUS,
+    COMPOUND,
     EXPRESSIONS,
     EXPW,
     FER2013,
@@ -25,7 +26,7 @@ from mien.expressions import (
     canonical,
 )
 from mien.lab.datasets.dataset import FaceDataset
-from mien.lab.datasets.rafdb import COMPOUND, LABELS
+from mien.lab.datasets.rafdb import LABELS
 from mien.lab.datasets.synthetic import VOTERS, Spec, load
 
 OFFSET = (40, 24)  # px, left and top of the face in a larger picture

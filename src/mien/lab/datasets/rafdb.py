@@ -15,21 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from mien.errors import DataError
-from mien.expressions import AFFECTNET, BASIC, RAFDB, canonical
+from mien.expressions import AFFECTNET, BASIC, COMPOUND, RAFDB, canonical
 from mien.lab.datasets.dataset import FaceDataset
 from mien.lab.datasets.face_files import FaceFiles, Listing, dataset, folders_in, pictures_in, read_text
 from mien.lab.datasets.official import Official, checked
 
-COMPOUND: dict[int, str] = dict(
-    enumerate(
-        (
-            "happily surprised", "happily disgusted", "sadly fearful", "sadly angry", "sadly surprised",
-            "sadly disgusted", "fearfully angry", "fearfully surprised", "angrily surprised",
-            "angrily disgusted", "disgustedly surprised",
-        ),
-        start=1,
-    )
-)  # fmt: skip
 LABELS = "EmoLabel/list_patition_label.txt"
 OFFICIAL: Mapping[str, Official] = {
     "train": Official(
@@ -103,6 +93,8 @@ def _listing(base: Path, split: str, codes: Mapping[int, str], classes: tuple[st
     stems, labels = [], []
     for number, line in enumerate(read_text(base / LABELS).splitlines(), start=1):
         cells = line.split()
+        if not cells:
+            continue
         if len(cells) != 2 or not cells[1].isdigit() or int(cells[1]) not in codes:
             raise DataError(
                 f"{base / LABELS}, line {number}: {line!r}, expected a file name and a label from 1 to {len(codes)}"

@@ -27,7 +27,7 @@ def read(path: Path, data: FaceDataset) -> Scores:
     class (happy, or p_happy). Classes that the data lack are dropped and the rest renormalised, as of a model; answers to other
     rows, as those that a label rule leaves out, are counted in the note. Raises DataError naming what is amiss: columns, rows that
     are missing or doubled, and numbers that are no probabilities."""
-    names, answered = _table(path)
+    names, answered = _table(path, data.classes)
     absent = [name for name in data.ids if name not in answered]
     others = len(answered) - (len(data.ids) - len(absent))
     if absent:
@@ -47,7 +47,7 @@ def read(path: Path, data: FaceDataset) -> Scores:
         "views": "as answered",
         "head": "as answered",
         "model_sha256": file_sha256(path),
-        "method": path.name,
+        "method": "answers in a table",
         "selection_rule": "not known: answers in a table",
         "seed": "not known",
         "command": command_line(),
@@ -62,11 +62,13 @@ def read(path: Path, data: FaceDataset) -> Scores:
     return Scores(data.labels, aligned_to(told, names, data.classes), data.classes, ids, facts, votes=data.votes)
 
 
-def _table(path: Path) -> tuple[tuple[str, ...], dict[str, list[float]]]:
-    """The classes in the order of their columns, and each id's numbers."""
+def _table(path: Path, known: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, list[float]]]:
+    """The classes in the order of their columns, and each id's numbers. known: classes of the dataset, expressions or not."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            head, *rows = list(csv.reader(file)) or [[]]
+            reader = csv.reader(file)
+            head = next(reader, [])
+            rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({error}); expected a CSV in UTF-8") from None
     columns = [name.strip().lower() for name in head]
@@ -75,19 +77,20 @@ def _table(path: Path) -> tuple[tuple[str, ...], dict[str, list[float]]]:
             f"{path}: columns {', '.join(head)}: expected one called {ID}, and one for each class, as happy"
         )
     try:
-        named = [(place, canonical(name.removeprefix("p_"))) for place, name in enumerate(columns) if name != ID]
+        words = [(place, name.removeprefix("p_")) for place, name in enumerate(columns) if name != ID]
+        named = [(place, word if word in known else canonical(word)) for place, word in words]
     except LabelError as error:
         raise DataError(f"{path}: {error}; expected {ID} and a column for each class") from None
     classes = tuple(name for _, name in named)
     if len(set(classes)) < max(2, len(classes)):
         raise DataError(f"{path}: classes {', '.join(classes)}: expected two or more, each once")
     found: dict[str, list[float]] = {}
-    for line, row in enumerate((row for row in rows if row), start=2):
+    for line, row in rows:
         try:
             key, numbers = row[columns.index(ID)], [float(row[place]) for place, _ in named]
         except (IndexError, ValueError):
-            raise DataError(f"{path}: row {line}: {', '.join(row)}: expected {', '.join(head)}") from None
+            raise DataError(f"{path}: line {line}: {', '.join(row)}: expected {', '.join(head)}") from None
         if key in found:
-            raise DataError(f"{path}: row {line}: {key!r} stands there twice; expected each row once")
+            raise DataError(f"{path}: line {line}: {key!r} stands there twice; expected each row once")
         found[key] = numbers
     return classes, found

@@ -37,6 +37,7 @@ DEVIATIONS = {
     "D10": "Table 11 counts a classifier of k classes: 24,545,839 at k = 7 only.",
     "D11": "No ImageNet weights for Xception are shipped: pass them by --pretrained PATH, else the start is random.",
     "D12": "The cpu preset is a quarter of the widths at 48 px grey, 20 epochs, a cosine schedule and mild augmentation.",
+    "D13": "Initial weights (where none are given) and Adam's eps are PyTorch's defaults, not Keras's.",
 }
 
 PAPER = Recipe(

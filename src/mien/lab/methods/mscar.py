@@ -33,6 +33,7 @@ DEVIATIONS = {
     "D9": "The cpu preset takes a quarter of the widths and trains 12 epochs on a cosine schedule with a mirror flip and a "
     "narrower zoom, so that it runs on two cores.",
     "D10": "zoom_range=.3 is drawn as a magnification of 0.7 to 1.3; Keras draws its inverse so (0.77 to 1.43).",
+    "D11": "Initial weights, BatchNorm's eps and momentum and Adam's eps are PyTorch's defaults, not TensorFlow 2.4's.",
 }
 
 PAPER = Recipe(

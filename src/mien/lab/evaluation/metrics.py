@@ -236,7 +236,10 @@ def checked(scores: Scores) -> Scores:
         )
     if not np.isfinite(sums).all() or np.abs(sums - 1).max() > 1e-3:
         row = int(np.argmax(np.where(np.isfinite(sums), np.abs(sums - 1), np.inf)))
-        raise DataError(f"probabilities of row {row} ({scores.ids[row]}) sum to {sums[row]}, expected 1: export again")
+        raise DataError(
+            f"probabilities of row {row} ({scores.ids[row]}) sum to {sums[row]:.6g}, expected 1, 0.001 off at most: export the "
+            "model again, or write a table's numbers with more digits"
+        )
     return scores
 
 

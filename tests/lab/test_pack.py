@@ -197,6 +197,9 @@ def test_the_command_packs_kaggles_folders(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     assert "train 20, public+private " in result.output
+    words = ["pack", "fer2013", "--root", str(tmp_path / "pack"), "-o", str(tmp_path / "smaller"), "--size", "24"]
+    again = CliRunner().invoke(app, [*words, "--allow-partial"])
+    assert again.exit_code == 0, again.output
 
 
 READ_RANDOMLY = """

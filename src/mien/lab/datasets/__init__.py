@@ -56,7 +56,7 @@ def about(name: str) -> str:
 
 def splits(name: str, root: Path | None, protocol: str | None = None) -> tuple[str, ...]:
     """The splits that the whole dataset at `root` is made of, in the owner's division or the protocol's; "all" where none is."""
-    if name == "fer2013" and root is not None and root.exists() and fer2013.find_csv(root) is None:
+    if name == "fer2013" and root is not None and fer2013.holds_folders(root):
         return ("train", fer2013.PUBLIC_PRIVATE)
     if name in ("expw", "ckplus"):
         return ("all",)

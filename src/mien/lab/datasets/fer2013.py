@@ -121,11 +121,16 @@ def csv_in(root: Path) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
+def holds_folders(root: Path) -> bool:
+    """Whether `root` holds the Kaggle folders and no CSV."""
+    return csv_in(root) is None and any((folder / "train").is_dir() for folder in (root, root / "fer2013"))
+
+
 def find_csv(root: Path) -> Path | None:
     """The CSV under `root` (or `root` itself), or None when `root` holds the Kaggle folders instead."""
     if found := csv_in(root):
         return found
-    if any((folder / "train").is_dir() for folder in (root, root / "fer2013")):
+    if holds_folders(root):
         return None
     raise DataError(
         f"fer2013: neither {' nor '.join(_NAMES)} (plain, {', '.join(_SUFFIXES[1:])}) nor train/<class>/ folders under {root}; "

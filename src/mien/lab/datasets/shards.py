@@ -16,7 +16,7 @@ import numpy as np
 
 from mien import images
 from mien.errors import DataError, ImageError
-from mien.lab.datasets.dataset import FaceDataset
+from mien.lab.datasets.dataset import AbsentSplitError, FaceDataset
 from mien.lab.datasets.face_files import read_text
 from mien.lab.datasets.fer2013 import PUBLIC_PRIVATE
 
@@ -116,7 +116,7 @@ def load(
     if split == "test" and PUBLIC_PRIVATE in manifest["splits"]:  # what that protocol's test is called
         split = PUBLIC_PRIVATE
     if split not in manifest["splits"]:
-        raise DataError(f"{root}: split {split!r} was not packed; it holds {', '.join(manifest['splits'])}")
+        raise AbsentSplitError(f"{root}: split {split!r} was not packed; it holds {', '.join(manifest['splits'])}")
     about = manifest["splits"][split]
     if label_rule not in (None, about["label_rule"]):
         raise DataError(

@@ -417,6 +417,13 @@ def test_fer2013_label_out_of_range_is_named(code: str, tmp_path: Path) -> None:
         fer2013.load(tmp_path, split="train", allow_partial=True, cache=False)
 
 
+def test_rafdb_blank_lines_are_passed_over(tmp_path: Path) -> None:
+    layouts.write("rafdb", tmp_path, rows=8)
+    listing = tmp_path / "basic" / rafdb.LABELS
+    listing.write_text(f"{listing.read_text()}\n\n")
+    assert len(load("rafdb", tmp_path, split="train")) == 8
+
+
 def test_fer2013_blank_lines_are_passed_over(tmp_path: Path) -> None:
     pixels = " ".join(["7"] * 2304)
     (tmp_path / "fer2013.csv").write_text(f"emotion,pixels,Usage\n3,{pixels},Training\n\n")

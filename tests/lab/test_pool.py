@@ -1,5 +1,6 @@
 """`mien pool`: folds as one evaluation."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from scores_fixtures import made_up
 import tiny_model
 from mien import cli
 from mien.errors import DataError, UsageError
+from mien.lab import datasets
 from mien.lab.datasets import layouts
 from mien.lab.evaluation import pooling
 from mien.lab.evaluation.compare import compare
@@ -120,6 +122,28 @@ def test_folds_of_a_dataset_are_evaluated_and_pooled(
     assert [part["accuracy"] for part in found["parts"]] == each.tolist()
     page = (tmp_path / "pages/page.html").read_text()
     assert "<h2>Parts</h2>" in page and f"{found['n']:,} rows" in page
+
+
+@pytest.mark.slow
+def test_answers_in_a_table_for_each_fold_are_pooled(tmp_path: Path) -> None:
+    layouts.write("ckplus", tmp_path / "ckplus", rows=60)
+    folds = []
+    for fold in range(1, 11):
+        test = datasets.load("ckplus", tmp_path / "ckplus", split="test", fold=fold, allow_partial=True)
+        with (tmp_path / f"fold-{fold}.csv").open("w", newline="") as file:
+            answers = csv.writer(file)
+            answers.writerow(["id", *test.classes])
+            answers.writerows(
+                [name, *np.eye(len(test.classes))[label]] for name, label in zip(test.ids, test.labels, strict=True)
+            )
+        folds.append(str(tmp_path / f"fold-{fold}"))
+        run(
+            "evaluate", f"{folds[-1]}.csv", "--data", "ckplus", "--root", str(tmp_path / "ckplus"), "--fold", str(fold),
+            "--split", "test", "--allow-partial", "-o", folds[-1],
+        )  # fmt: skip
+    run("pool", *folds, "-o", str(tmp_path / "all"))
+    found = json.loads((tmp_path / "all/metrics.json").read_text())
+    assert found["accuracy"] == 1 and found["protocol"]["note"] == "pooled: folds 1 to 10"
 
 
 def test_leaks_of_the_parts_are_added_up(tmp_path: Path) -> None:

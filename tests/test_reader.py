@@ -1,10 +1,13 @@
 """The front door: readings of pictures with a model made for the test, and with the bundled one."""
 
+import copy
 import dataclasses
 import io
+import os
 import pickle
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +72,17 @@ def test_a_faces_answer_does_not_depend_on_its_neighbours(reader: mien.Reader, p
         assert list(single.probabilities.values()) == pytest.approx(list(face.probabilities.values()), abs=1e-6)
     reversed_order = reader.classify(pair, found[::-1])
     assert [face.expression for face in reversed_order] == [face.expression for face in together[::-1]]
+
+
+def test_a_reader_sent_to_another_process_answers_alike(
+    tiny_model: Path, pair: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = mien.Reader(os.path.relpath(tiny_model), abstain_below=0.2)
+    expected = reader.read(pair)
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        assert list(pool.map(reader.read, [pair])) == [expected]
+    monkeypatch.chdir(tmp_path)
+    assert pickle.loads(pickle.dumps(reader)).read(pair) == copy.deepcopy(reader).read(pair) == expected
 
 
 def test_read_again_and_from_threads(reader: mien.Reader, hopper: np.ndarray, pair: np.ndarray) -> None:

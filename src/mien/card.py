@@ -204,7 +204,7 @@ def _problems(card: ModelCard) -> list[str]:
         ),
         (
             not (strange := sorted({label for h in card.heads.values() for label in h.labels} - _LABELS)),
-            f"labels {', '.join(map(repr, strange))}, expected of {', '.join(EXPRESSIONS)}",
+            f"labels {', '.join(map(repr, strange))}, expected of {', '.join(EXPRESSIONS)}, or of RAF-DB's compound classes",
         ),
         (all(h.temperature > 0 for h in card.heads.values()), "a temperature is not positive"),
     ]

@@ -1,8 +1,9 @@
 """An ONNX file with its card -> probabilities (N, C) and features (N, D). Batches of any size, no torch."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -33,8 +34,18 @@ def bundled_model() -> Path:
     return found[0]
 
 
-def session(model: Path | bytes, *, threads: int = 1, providers: Sequence[str] | None = None) -> ort.InferenceSession:
-    """An ONNX Runtime session of a file or its content, with `threads` intra-op threads that do not spin while they wait."""
+class _Session(ort.InferenceSession):
+    """One that can be sent to another process, which makes it again."""
+
+    again: Callable[[], "_Session"]
+
+    def __reduce__(self) -> tuple[Callable[[], "_Session"], tuple[()]]:
+        return self.again, ()
+
+
+def session(model: Path | bytes, *, threads: int = 1, providers: Sequence[str] | None = None) -> _Session:
+    """An ONNX Runtime session of a file or its content, with `threads` intra-op threads that do not spin while they wait. A pickle
+    of it holds the file's path, or the content."""
     wanted = list(providers) if providers is not None else ["CPUExecutionProvider"]
     unknown = [name for name in wanted if name not in ort.get_available_providers()]
     if unknown:
@@ -46,13 +57,16 @@ def session(model: Path | bytes, *, threads: int = 1, providers: Sequence[str] |
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=wanted)
+        opened = _Session(model if isinstance(model, bytes) else str(model), options, providers=wanted)
     except Exception as error:  # onnxruntime raises its own untyped family
         reason = str(error).splitlines()[0]
         name = "the model" if isinstance(model, bytes) else model
         raise ModelError(
             f"{name}: ONNX Runtime cannot load it ({reason}); is it an ONNX file that mien exported?"
         ) from None
+    where = model if isinstance(model, bytes) else model.absolute()
+    opened.again = partial(session, where, threads=threads, providers=providers)
+    return opened
 
 
 class Classifier:

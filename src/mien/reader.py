@@ -114,7 +114,8 @@ class UnreadableFile(Reading):
 
 
 class Reader:
-    """A detector and a model, loaded once and used for any number of pictures, from any number of threads."""
+    """A detector and a model, loaded once and used for any number of pictures, from any number of threads. Sent to another process
+    (pickled), it loads the same files there."""
 
     def __init__(
         self,

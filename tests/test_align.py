@@ -85,6 +85,31 @@ def test_shrinking_is_antialiased() -> None:
     assert np.abs(crop.astype(int) - 127).max() <= 4
 
 
+@pytest.mark.parametrize("angle", [0, 25, -160])
+@pytest.mark.parametrize("scale", [0.4, 1.0, 2.3, 3.9, 6.5, 14.2])
+def test_a_crop_is_the_mean_of_what_lies_under_each_pixel(scale: float, angle: float) -> None:
+    """Against a fine grid of points on a smooth picture, whose waves are as short as the crop can show."""
+    a = scale * np.exp(1j * np.deg2rad(angle))
+    centre = complex(200.3, 191.6)
+    y, x = np.mgrid[:400, :400] + 0.5
+    length = 5 * max(scale, 1.5)
+
+    def light(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return 128 + 60 * np.sin(2 * np.pi * x / length) + 50 * np.cos(2 * np.pi * y / (1.3 * length))
+
+    side = 12
+    crop = align.warp(
+        np.repeat(light(x, y).round().astype(np.uint8)[:, :, None], 3, axis=2),
+        complex(a), centre - complex(a) * complex(side / 2, side / 2), size=(side, side),
+    )  # fmt: skip
+    fine = (np.arange(side * 16) + 0.5) / 16 - side / 2
+    points = (fine[None, :] + 1j * fine[:, None]) * a + centre
+    expected = light(points.real, points.imag).reshape(side, 16, side, 16).mean(axis=(1, 3))
+    assert (
+        np.abs(crop[:, :, 0] - expected).max() < 7
+    )  # of 220: bilinear sampling and averages over blocks flatten a little
+
+
 def test_the_edge_is_repeated_beyond_the_picture() -> None:
     image = np.full((48, 48, 3), 90, np.uint8)
     image[:, 24:] = 200

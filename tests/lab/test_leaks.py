@@ -186,6 +186,23 @@ def test_groups_of_a_few_people_take_no_part_in_the_gap() -> None:
     assert more.gap is not None and {more.gap.best, more.gap.worst} == {"one", "ten"}
 
 
+def test_a_gap_is_as_sure_as_the_group_of_fewer_people() -> None:
+    """Ten people beside sixty, whichever group is ahead: the interval is expanded as that of ten."""
+    random = np.random.default_rng(3)
+    right = random.random(700) < np.repeat([0.5, 0.8], [100, 600])
+    values = ["few"] * 100 + ["many"] * 600
+    clusters = [f"p{i // 10}" for i in range(700)]
+    for answered in (right, ~right):
+        gap = by_group(answers(answered), values, attribute="x", clusters=clusters, replicates=4000).gap
+        assert gap is not None
+        people = [answered[:100].reshape(10, 10).mean(axis=1), answered[100:].reshape(60, 10).mean(axis=1)]
+        spread = np.sqrt(sum(each.var() / len(each) for each in people))  # of the draws
+        reach = gap.interval.high - gap.interval.low
+        assert reach / spread == pytest.approx(
+            2 * np.sqrt(10 / 9) * 2.262, rel=0.07
+        )  # t of 9 degrees of freedom; of 59 2.001
+
+
 def test_small_and_unknown_groups_take_no_part_in_the_gap() -> None:
     scores = made_up(100)
     values = ["few"] * 5 + [""] * 15 + ["many"] * 80

@@ -83,6 +83,19 @@ def test_who_would_be_too_much_is_passed_over(data: Path) -> None:
         assert len(holdout_ids(replace(whole, groups={"subject": people}))) == 14
 
 
+def test_a_picture_with_many_copies_ends_its_class(data: Path) -> None:
+    """Single pictures are held out up to the first that would be too much; who passes over it holds out 14, and others than
+    earlier versions did."""
+    whole = source(data, label_rule="joint").load("train")
+    shown = np.array(
+        [i if i < 70 else i % 35 for i in range(140)]
+    )  # of 20 rows of a class, five pictures stand there three times
+    copied = replace(whole, read=lambda i: whole.read(int(shown[i])))
+    held = [row for row in range(140) if copied.ids[row] in set(holdout_ids(copied))]
+    assert held == [46, 54, 62, 64, 68]
+    assert len(holdout_ids(whole)) == 14
+
+
 def test_a_run_remembers_the_part_that_it_left_out(data: Path, tmp_path: Path) -> None:
     choice, part = Choice("mien-small", settings=TINY), Part(2, 3)
     run = train(choice, source(data, part), tmp_path / "run", say=lambda line: None)

@@ -23,7 +23,7 @@ from mien.lab.methods.method import Augment
 from mien.lab.networks import Shape
 from mien.lab.networks.mien_small import MienSmall
 from mien.lab.training import runs, schedule, times
-from mien.lab.training.module import Training
+from mien.lab.training.module import REPORTED, Training
 from mien.lab.training.parts import holdout_ids
 from mien.lab.training.recipes import Choice, apply_settings, resolve
 from mien.lab.training.trainer import Source, load_data, train
@@ -390,6 +390,23 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_its_epoch_is_kept() -> No
     module.training_step(faces, 2)
     with pytest.raises(UsageError, match=told):
         module.on_train_epoch_end()
+
+
+def test_watched_rows_have_no_part_in_the_loss_that_training_is_judged_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, faces = step_of_noise()
+    told: dict[str, float] = {}
+    monkeypatch.setattr(module, "log", lambda name, value: told.update({name: float(value)}))
+    module.on_validation_epoch_start()
+    module.validation_step(faces, 0)
+    module.on_validation_epoch_end()
+    alone = dict(told)
+    module.validation += (REPORTED,)
+    module.on_validation_epoch_start()
+    module.validation_step(faces, 0)
+    module.validation_step(replace(faces, images=1 - faces.images, labels=faces.labels.flip(0)), 0, 1)
+    module.on_validation_epoch_end()
+    assert 0 <= told.pop("reported_accuracy") <= 1
+    assert told == alone and {"valid_loss", "selection"} < alone.keys()
 
 
 def test_terms_that_only_some_steps_have_are_counted() -> None:

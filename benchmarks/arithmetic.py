@@ -5,6 +5,7 @@
 CPU seconds are counted, not wall seconds, so that a busy machine disturbs less.
 """
 
+import argparse
 import datetime
 import json
 import os
@@ -43,6 +44,7 @@ def rate(network: torch.nn.Module, size: int, *, bfloat16: bool) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     found = {}

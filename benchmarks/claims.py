@@ -9,6 +9,7 @@ for each metric, and the smallest difference that so many seeds would have shown
 of at least two seeds are left out.
 """
 
+import argparse
 import datetime
 import json
 import statistics
@@ -140,6 +141,7 @@ def judged(claim: Claim) -> dict[str, Any] | None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     found = {f"{claim.method}, Table {claim.table}": judged(claim) for claim in CLAIMS}
     kept = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),

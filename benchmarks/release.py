@@ -82,7 +82,9 @@ def export_all(folders: list[Path], root: Path, folder: Path) -> dict[str, Any]:
             for weights in WEIGHTS:
                 out = folder / f"{weights}-{views}.onnx"
                 form = Form(views, weights=weights)
-                exporting.export(folders, out, rows=rows, form=form, faces=faces, temperatures=temperatures)
+                exporting.export(
+                    folders, out, rows=rows, form=form, faces=faces, temperatures=temperatures, licence="Apache-2.0"
+                )
                 print(f"{out.name}: {out.stat().st_size / 1e6:.2f} MB, temperatures {temperatures}", flush=True)
         public = public_test.load(root)
         found = {

@@ -6,6 +6,7 @@ the most memory of a process that classifies them.
 mien.classifier.ROWS is set by it. Round by round over all sizes, so that a busy moment hits all alike; medians.
 """
 
+import argparse
 import datetime
 import json
 import os
@@ -58,6 +59,7 @@ def megabytes(size: int) -> int:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     load = os.getloadavg()[0]
     cores = os.cpu_count() or 1
     found = {

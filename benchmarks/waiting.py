@@ -7,6 +7,7 @@ preset's batch and augmentation, forward, backward and the optimiser's step; med
 log-sum-exp, so the methods' own terms are not in it.
 """
 
+import argparse
 import datetime
 import json
 import os
@@ -66,6 +67,7 @@ def main() -> None:
     if len(sys.argv) == 3:  # one case, for the process that `measured` starts
         print(rate(sys.argv[1], int(sys.argv[2])))
         return
+    argparse.ArgumentParser(description=__doc__).parse_args()
     load = os.getloadavg()[0]
     found = {
         name: {f"{policy or 'unset'}, {threads}": round(measured(name, policy, threads)) for policy, threads in CASES}

@@ -437,7 +437,7 @@ def test_a_dropped_folder_stands_for_the_pictures_in_it(page: Any, portrait: Pat
 
 
 def test_it_says_where_pictures_go(page: Any, address: str) -> None:
-    assert find(page, "#privacy").text.startswith("Pictures stay on this machine")
+    assert find(page, "#privacy").text.endswith("and nowhere else; it forgets them once they are read.")
     find(page, "footer a").click()
     until(lambda: page.current_url.endswith("/responsible-use"))
     assert find(page, "h1").text == "Responsible use" and "Article 5(1)(f)" in find(page, "main").text

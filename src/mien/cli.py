@@ -154,7 +154,10 @@ def read(
     ] = "local",
     address: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Of the Ray cluster's head; default: a Ray of this machine's cores."),
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Of the Ray cluster's head; default: RAY_ADDRESS, else a Ray of this machine's cores.",
+        ),
     ] = None,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Of a video, read every N-th frame.")] = 1,
     fps: Annotated[float | None, typer.Option(metavar="F", help="Of a video, read F frames a second.")] = None,
@@ -173,7 +176,8 @@ def read(
 
     A folder or list with -o is a job: it is read in parallel, and after an interruption the same command goes on; copies go
     into DIR/annotated. With --engine ray the paths and DIR may be URLs (s3://, gs://, hdfs:// ...) that fsspec has a driver for.
-    A video gives tables of its frames and its tracks, a timeline of each track and an annotated copy with its sound.
+    A video gives tables of its frames and its tracks, a timeline of each track of two frames or more and an annotated copy
+    with its sound.
     """
     from mien import tables
     from mien.reader import Reader

@@ -119,8 +119,10 @@ def read_clip(
 
     What an earlier video left in `out` under these names is removed first. Only the frames that `pace` picks are in the
     annotated video. progress: called with the number of the frame and how many the header promises. Whatever ends it, Ctrl-C,
-    too, tables and timelines say what was read until then. Raises VideoError for what is no video, and UsageError where the
-    video itself, a folder, a folder job or what mien did not write is in the way in `out` (see `check_place`).
+    too, tables and timelines say what was read until then.
+
+    Raises VideoError for what cannot be read as a video (a picture is one of one frame), and UsageError where the video itself,
+    a folder, a folder job or what mien did not write is in the way in `out` (see `check_place`).
     """
     follower = Follower(reader, smoothing=pace.smoothing)
     summaries = Summaries(reader.classifier.card.head().labels, out)

@@ -333,9 +333,11 @@ def _from_path(source: str | Path, max_pixels: int) -> np.ndarray:
         raise ImageError(f"{source}: cannot be opened ({getattr(error, 'strerror', None) or error})") from None
 
 
-def _seekable(file: IO[bytes]) -> IO[bytes]:
+def _seekable(file: IO[Any]) -> IO[bytes]:
     try:
         data = file.read()
+    except UnicodeDecodeError:  # opened as text
+        data = ""
     except (OSError, ValueError) as error:  # closed, open for writing, a device that fails
         raise ImageError(f"{name_of(file)}: cannot be read from ({reason(error)})") from None
     if not isinstance(data, bytes):

@@ -133,6 +133,24 @@ def test_an_unfinished_alignment_is_not_taken_for_whole(tmp_path: Path) -> None:
     assert [row["id"] for row in rows(tmp_path / "out")] == list(data.ids)
 
 
+def test_further_splits_may_follow(tmp_path: Path) -> None:
+    """What the message about rows that are not aligned says to do."""
+    root, out = tmp_path / "own", tmp_path / "out"
+    layouts.write("folder", root, rows=40)
+    held = {split: datasets.load("folder", root, split=split) for split in ("train", "valid")}
+    align([held["valid"]], out, root=root, side=24)
+    with pytest.raises(
+        DataError, match=r"not aligned, e.g. .*; run `mien data align` with --split train into the same folder"
+    ):
+        datasets.load("folder", out, split="train")
+    assert align([held["train"]], out, root=root, side=24).total() == len(held["train"])
+    for split, data in held.items():
+        assert datasets.load("folder", out, split=split).ids == data.ids
+    assert align(list(held.values()), out, root=root, side=24).total() == len(held["train"]) + len(held["valid"])
+    with pytest.raises(UsageError, match="holds another alignment: splits"):
+        align([held["train"][:3]], out, root=root, side=24)
+
+
 def test_another_alignment_is_never_mixed_in(tmp_path: Path) -> None:
     data = own(tmp_path / "own")
     align([data[:2]], tmp_path / "out", root=tmp_path / "own", side=32)

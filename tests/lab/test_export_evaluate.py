@@ -65,7 +65,7 @@ def test_the_card_says_everything(world: dict[str, Path]) -> None:
     assert {name: (head.output, len(head.labels)) for name, head in card.heads.items()} == {
         "ferplus": ("probabilities", 8), "fer2013": ("probabilities_fer2013", 7),
     }  # fmt: skip
-    assert (card.input.height, card.input.colour, card.method, card.licence) == (48, "grey", "mien-small", "Apache-2.0")
+    assert (card.input.height, card.input.colour, card.method, card.licence) == (48, "grey", "mien-small", "not stated")
     assert "140 rows" in card.heads["ferplus"].trained_on
 
 
@@ -199,6 +199,8 @@ def test_views_average_probabilities_or_logits(world: dict[str, Path]) -> None:
     geometric = np.exp(np.mean(np.log(views), axis=0))
     assert logits.probabilities[0] == pytest.approx(geometric / geometric.sum(), abs=1e-5)
     assert not np.allclose(single.probabilities, ten.probabilities)
+    with pytest.raises(UsageError, match="average 'logits': a single view has no mean"):
+        evaluate(classifier, data, average="logits", protocol=FACTS)
     with pytest.raises(UsageError, match="expected one of single, flip, tencrop"):
         evaluate(classifier, data, views="five", protocol=FACTS)
 

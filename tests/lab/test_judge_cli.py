@@ -176,7 +176,7 @@ def test_splits_too_large_to_hash_are_left_alone_and_said_so(
 
 @pytest.mark.slow
 def test_subjects_are_drawn_together_and_groups_are_reported(
-    evaluate: Callable[..., dict[str, Any]], tmp_path: Path
+    evaluate: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "pages" / "report.html"
     found = evaluate("--report", str(page), data="synthetic")
@@ -188,6 +188,11 @@ def test_subjects_are_drawn_together_and_groups_are_reported(
         assert expected in text
     assert "://" not in text
     assert "By subject" not in text
+    (poses,) = (table for table in found["groups"] if table["attribute"] == "pose")
+    assert {group["value"] for group in poses["groups"]} == {"frontal", "left", "right"}
+    assert sum(group["rows"] for group in poses["groups"]) == found["n"]
+    printed = capsys.readouterr().out
+    assert f"gap: {poses['gap']['best']} - {poses['gap']['worst']}" in printed and "subject  rows" not in printed
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The mean of several runs' weights: what it is, that every command takes it as a run, and what has no mean."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ import torch
 
 from mien import cli
 from mien.classifier import Classifier
-from mien.errors import UsageError
+from mien.errors import DataError, UsageError
 from mien.lab import datasets
-from mien.lab.training import runs, soup
+from mien.lab.training import export, runs, soup
 from mien.lab.training.export import TrainedRun
 from mien.lab.training.recipes import Choice
 from mien.lab.training.trainer import Source, train
@@ -131,6 +132,17 @@ def test_what_has_no_mean(world: dict[str, Path], tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
     with pytest.raises(UsageError, match="is not empty"):
         soup.average([world["first"], world["second"]], world["other"])
+
+
+def test_runs_whose_faces_were_deleted_have_a_mean_too(world: dict[str, Path], tmp_path: Path) -> None:
+    """Whoever passes runs on may delete them; export then reads faces from --root."""
+    for name in ("first", "second"):
+        shutil.copytree(world[name], tmp_path / name, ignore=shutil.ignore_patterns(runs.CROPS))
+    mean = soup.average([tmp_path / "first", tmp_path / "second"], tmp_path / "mean")
+    assert not (mean / runs.CROPS).exists()
+    with pytest.raises(DataError, match=r"the faces for export's check are gone; pass --root DIR"):
+        export.export(mean, tmp_path / "mean.onnx")
+    assert export.export(mean, tmp_path / "mean.onnx", rows=export.validation_rows(mean, world["root"])).is_file()
 
 
 def test_it_is_not_resumed(world: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,9 @@ def train(
     data: Data,
     out: Out,
     root: Root = None,
-    preset: Annotated[str, typer.Option(help="The method's recipe: paper, or cpu for two cores.")] = "paper",
+    preset: Annotated[
+        str, typer.Option(help="The method's recipe: paper, cpu for two cores, or another that `mien methods` names.")
+    ] = "paper",
     variant: Annotated[
         str | None, typer.Option(metavar="NAME", help="A row of the paper's tables: see `mien methods show METHOD`.")
     ] = None,
@@ -137,6 +139,9 @@ def export(
     weights: Annotated[
         str, typer.Option(metavar="TYPE", help="float32; float16, half the file; int8, a quarter (needs --root).")
     ] = "float32",
+    licence: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Of the file, in its card; default: that none is stated.")
+    ] = None,
 ) -> None:
     """Write a run's best network, or several runs' together, as one ONNX file with its card, checked against torch on real
     faces."""
@@ -147,10 +152,13 @@ def export(
         raise UsageError(
             "--flip and --split: a file has one of them; --flip shows each network both views, --split one"
         )
+    if average != "probabilities" and not flip and len(chosen) < 2:
+        raise UsageError(f"--average {average}: one network with one view has no mean; leave it out, or add --flip")
     form = Form("flip" if flip else "split" if split else "single", average, weights)
     rows = None if root is None else exporting.validation_rows(chosen[0], root)
     faces = exporting.training_rows(chosen[0], root) if root is not None and weights == "int8" else None
-    path = exporting.export(chosen, out, rows=rows, form=form, faces=faces)
+    told = exporting.LICENCE if licence is None else licence
+    path = exporting.export(chosen, out, rows=rows, form=form, faces=faces, licence=told)
     typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     for line in exporting.described(path):
         typer.echo(line)
@@ -210,7 +218,9 @@ def evaluate(
     views: Annotated[
         str | None, typer.Option(help="single, flip or tencrop; default: what a run's recipe says, of a file single.")
     ] = None,
-    average: Annotated[str, typer.Option(help="What views average: probabilities or logits.")] = "probabilities",
+    average: Annotated[
+        str, typer.Option(help="What the mean of several views is of: probabilities or logits.")
+    ] = "probabilities",
     head: Annotated[
         str | None, typer.Option(metavar="NAME", help="Another head than the one named like the data.")
     ] = None,

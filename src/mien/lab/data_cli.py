@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,7 +43,11 @@ def check(
     wrong."""
     from mien.lab.datasets.check import check as run
     from mien.lab.datasets.check_report import summary, write
+    from mien.lab.evaluation.eval_needed import FIGURES, needs_eval
 
+    if out is not None:
+        with needs_eval("figures"):
+            import_module(FIGURES)
     with _progress("reading") as progress:
         report = run(name, root, progress=progress)
     print(summary(report))

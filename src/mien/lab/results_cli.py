@@ -58,7 +58,9 @@ def reproduce(
     data: Annotated[
         str | None, typer.Option("--data", metavar="NAME", help="Measure on this dataset instead of the paper's.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="Of every run: paper, or cpu for two cores.")] = "paper",
+    preset: Annotated[
+        str, typer.Option(help="Of every run: paper, cpu for two cores, or another that `mien methods` names.")
+    ] = "paper",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, with seeds from 0.")] = 3,
     rows: Annotated[str, typer.Option(metavar="REGEX", help="Only the rows whose names match.")] = "",
     settings: Annotated[
@@ -69,7 +71,11 @@ def reproduce(
         str, typer.Option(metavar="SPLIT", help="What chooses the epoch: holdout or valid.")
     ] = "holdout",
     report_on: Annotated[
-        str | None, typer.Option(metavar="SPLIT", help="The reported split; default test, FER-2013 and FER+ valid.")
+        str | None,
+        typer.Option(
+            metavar="SPLIT",
+            help="The reported split; default: test; valid of FER-2013, FER+, SFEW and, but for wcl, AffectNet.",
+        ),
     ] = None,
     pretrained: Annotated[
         list[str] | None,

@@ -5,7 +5,6 @@ import { Item, describe, found, save, toCsv } from "./results.js";
 import { cameraFrames, decode, describeModel, dropped, encoded, isVideo, newCanvas, read, videoFrames } from "./sources.js";
 import { Tracker } from "./tracking.js";
 
-const LOOPBACK = /^(localhost|127(\.\d+){3}|\[::1\])$/;
 const REDRAW = 1; // s between two updates of a timeline
 const SPEAK = 3; // s between two announcements of what the camera shows
 
@@ -304,7 +303,7 @@ function askForToken() {
 async function introduce() {
   try {
     const { card, sha256, licence, version } = await model();
-    part("model").textContent = `mien ${version}, model ${card.method} (${licence}), SHA-256 ${sha256.slice(0, 12)}`;
+    part("model").textContent = `mien ${version}, model ${card.method} (licence ${licence}), SHA-256 ${sha256.slice(0, 12)}`;
     hide(part("token-form"), true);
     if (part("status").textContent) say("");
   } catch (error) {
@@ -318,9 +317,8 @@ function hasCamera() {
 }
 
 function explain() {
-  part("privacy").textContent = LOOPBACK.test(location.hostname)
-    ? `Pictures stay on this machine: this page sends them to mien at ${location.host}, which forgets them once they are read.`
-    : `Pictures go to mien at ${location.host} and nowhere else; it forgets them once they are read.`;
+  part("privacy").textContent =
+    `Pictures go to mien at ${location.host} and nowhere else; it forgets them once they are read.`;
   if (hasCamera()) return;
   part("camera").disabled = true;
   part("camera-note").hidden = false;

@@ -41,13 +41,20 @@ def serve(
     max_faces: Annotated[int, typer.Option(min=1, help="In one picture.")] = _DEFAULTS.faces,
     max_requests: Annotated[int, typer.Option(min=1, help="Under way at once.")] = _DEFAULTS.requests,
     max_memory: Annotated[
-        int, typer.Option(metavar="MIB", min=1, help="Of the bodies of all requests under way.")
-    ] = _DEFAULTS.memory // MIB,
+        int | None,
+        typer.Option(
+            metavar="MIB",
+            min=1,
+            help="Of the bodies of all requests under way.",
+            show_default=f"{_DEFAULTS.memory // MIB}, or --max-body where that is more",
+        ),
+    ] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="For one request, from its start to its answer.")] = (
         _DEFAULTS.seconds
     ),
 ) -> None:
-    """Serve a page and an HTTP interface that read expressions; for this machine alone, unless MIEN_TOKEN is set.
+    """Serve a page and an HTTP interface that read expressions; for this machine alone, unless --host names another
+    address, which needs MIEN_TOKEN.
 
     Pictures are kept in memory while they are read, then forgotten; nothing about them is written or logged. SIGTERM
     stops the server once it has finished what it took on. Beyond this machine put it behind a proxy that speaks HTTPS.
@@ -55,6 +62,10 @@ def serve(
     for option, value in (("--max-pixels", max_pixels), ("--seconds", seconds)):
         if not math.isfinite(value) or value <= 0:
             raise UsageError(f"{option} {value:g}: expected a finite number above 0")
+    if max_memory is not None and max_memory < max_body:
+        raise UsageError(f"--max-memory {max_memory}: one request may have {max_body} MiB; lower --max-body, too")
+    if detector == "whole" and min_face != MIN_FACE:
+        raise UsageError("--min-face is of a search, and --detector whole searches nothing: choose another detector")
     limits = Limits(
         body=max_body * MIB,
         pictures=max_pictures,
@@ -62,7 +73,7 @@ def serve(
         faces=max_faces,
         seconds=seconds,
         requests=max_requests,
-        memory=max(max_memory, max_body) * MIB,
+        memory=(max_memory or max(_DEFAULTS.memory // MIB, max_body)) * MIB,
     )
     _need_extra()
     from mien.reader import Reader

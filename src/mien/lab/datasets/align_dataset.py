@@ -19,6 +19,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -97,7 +98,8 @@ def align(
     _begin(splits, out, root, side, margin)
     done = _done(out / MANIFEST)
     total = sum(map(len, splits))
-    counts: Counter[str] = Counter(done.values())
+    asked = {data.split for data in splits}
+    counts: Counter[str] = Counter(status for (split, _), status in done.items() if split in asked)
     with (out / MANIFEST).open("a", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         if file.tell() == 0:
@@ -165,7 +167,7 @@ def _begin(splits: Sequence[FaceDataset], out: Path, root: Path | None, side: in
     """Write the settings, or compare them with those of the run that is to be continued."""
     if not 16 <= side <= 1024 or not 0 <= margin <= 1:
         raise UsageError(f"side {side} px, margin {margin}: expected 16 to 1024 px and a fraction from 0 to 1")
-    settings = {
+    settings: dict[str, Any] = {
         "name": splits[0].name,
         "root": None if root is None else str(root.resolve()),
         "side": side,
@@ -175,6 +177,8 @@ def _begin(splits: Sequence[FaceDataset], out: Path, root: Path | None, side: in
     out.mkdir(parents=True, exist_ok=True)
     if (out / ALIGNED).is_file():
         before = json.loads(read_text(out / ALIGNED))
+        settings["splits"] = before.get("splits", {}) | settings["splits"]  # further ones may follow
+        before["splits"] = settings["splits"] | before.get("splits", {})
         changed = [key for key in settings if before.get(key) != settings[key]]
         if changed:
             told = "; ".join(f"{key} {before.get(key)!r} before, {settings[key]!r} now" for key in changed)
@@ -272,7 +276,7 @@ def overlay(data: FaceDataset, root: Path) -> FaceDataset:
     if absent:
         raise DataError(
             f"{root}: {len(absent):,} of {len(data):,} rows of {data.name} {data.split} are not aligned, e.g. {absent[0]}; "
-            "run `mien data align` again, it goes on where it stopped"
+            f"run `mien data align` with --split {data.split} into the same folder; it goes on where it stopped"
         )
     kept = np.array([i for i, name in enumerate(data.ids) if paths[name]], np.int64)
     files = FaceFiles(str(root), tuple(paths[data.ids[i]] for i in kept))

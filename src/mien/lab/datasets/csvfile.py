@@ -199,8 +199,14 @@ def _rows(table: _Table, labels: np.ndarray, split: str, fold: int | None) -> tu
         part = stratified(labels, SHARES, seed=SEED)[SPLITS.index(split)]
         return part, f"divided {SHARES} within each class with seed {SEED}"
     first, valid, test, *others = by_subject(subjects, FOLDS)
-    chosen = {"train": np.sort(np.concatenate([first, *others])), "valid": valid, "test": test}[split]
-    return chosen, f"divided {SHARES} by subject"
+    parts = {"train": np.sort(np.concatenate([first, *others])), "valid": valid, "test": test}
+    if not len(parts[split]):
+        raise DataError(
+            f"csv: of {len(set(subjects))} subjects none is left for {split}; give the rows a split column, or pass --fold K"
+        )
+    return parts[
+        split
+    ], f"divided by subject into {', '.join(f'{name} {len(rows):,}' for name, rows in parts.items())} rows"
 
 
 def _subjects(table: _Table) -> list[str] | None:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -25,6 +25,7 @@ from mien.lab.evaluation.paired import (
 )
 from mien.lab.evaluation.scores import Scores
 from mien.lab.evaluation.statistics import Interval, shared
+from mien.lab.evaluation.text import aligned_columns
 
 METRICS: tuple[tuple[str, str], ...] = (
     ("accuracy", "accuracy, %"),
@@ -236,16 +237,8 @@ def _introduction(comparison: Comparison) -> list[str]:
 def to_text(comparison: Comparison) -> str:
     """For the console: both tables in aligned columns."""
     parts = ["\n".join(_introduction(comparison))]
-    parts += [_aligned_columns(*table) for table in (model_table(comparison), pair_table(comparison))]
+    parts += [aligned_columns(*table) for table in (model_table(comparison), pair_table(comparison))]
     return "\n\n".join(parts)
-
-
-def _aligned_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[column]) for line in (head, *rows)) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in (head, *rows)
-    )
 
 
 def to_markdown(comparison: Comparison) -> str:

@@ -1,6 +1,6 @@
 """A model and a dataset's split in, Scores out. Works on anything with a card and `run`: an ONNX file, or a trained run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,10 +28,11 @@ class Model(Protocol):
 
 
 def evaluate(
-    model: Model, data: FaceDataset, *, views: str = "single", average: str = "probabilities", head: str | None = None,
-    protocol: dict[str, Any] | None = None,
+    model: Model, data: FaceDataset, *, protocol: Mapping[str, Any], views: str = "single", average: str = "probabilities",
+    head: str | None = None,
 ) -> Scores:  # fmt: skip
-    """Classify every row once and return the Scores. protocol: further facts (selection rule, seed, command, commit).
+    """Classify every row once and return the Scores. protocol: further facts: selection_rule,
+    seed, command and commit, without which there are no Scores.
 
     views: "single"; "flip" (with the mirror image); "tencrop" (centre and four corner windows, each with its mirror image).
     The corners are those that a model with a window of its own was trained with, else a 24th of the side from the centre.
@@ -42,6 +43,10 @@ def evaluate(
         raise UsageError(f"views {views!r}: expected one of {', '.join(VIEWS)}")
     if average not in AVERAGES:
         raise UsageError(f"average {average!r}: expected one of {', '.join(AVERAGES)}")
+    if average != AVERAGES[0] and views == VIEWS[0]:
+        raise UsageError(
+            f"average {average!r}: a single view has no mean; leave it out, or choose flip or tencrop views"
+        )
     name = head_for(model.card, data.name, head)
     probabilities, features = [], []
     for start in range(0, len(data), ROWS):
@@ -63,7 +68,7 @@ def evaluate(
         "model_sha256": model.sha256,
         "method": model.card.method,
         "temperature": model.card.heads[name].temperature,
-        **(protocol or {}),
+        **protocol,
     }
     return Scores(data.labels, matched, data.classes, np.array(data.ids), facts, np.concatenate(features), data.votes)
 

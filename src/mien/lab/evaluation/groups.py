@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -157,6 +158,17 @@ def group_tables(
         for name, values in groups.items()
         if name not in IDENTITIES and any(values)
     ]
+
+
+def table_of(facts: Mapping[str, Any]) -> GroupTable:
+    """The table that `dataclasses.asdict` took apart."""
+    gap = facts["gap"]
+    return GroupTable(
+        facts["attribute"],
+        tuple(Group(**{**group, "accuracy": Interval(**group["accuracy"])}) for group in facts["groups"]),
+        facts["unknown"],
+        None if gap is None else Gap(**{**gap, "interval": Interval(**gap["interval"])}),
+    )
 
 
 def rows_of(table: GroupTable) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

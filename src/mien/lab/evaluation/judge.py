@@ -21,11 +21,11 @@ from mien.lab.evaluation import metrics as measured
 from mien.lab.evaluation.eval_needed import check_installed
 from mien.lab.evaluation.evaluate import AVERAGES, Model, evaluate, head_for
 from mien.lab.evaluation.figures import learning_curves, read_curves, to_bytes
-from mien.lab.evaluation.groups import group_tables, rows_of
+from mien.lab.evaluation.groups import group_tables, rows_of, table_of
 from mien.lab.evaluation.intervals import intervals
 from mien.lab.evaluation.scores import Scores
 from mien.lab.evaluation.statistics import shared
-from mien.lab.evaluation.text import text_table
+from mien.lab.evaluation.text import aligned_columns, text_table
 from mien.lab.protocol import command_line, commit
 
 TIMED = 50  # single faces; their median is the time of one
@@ -65,7 +65,7 @@ def judge(
     faces: bool = False,
 ) -> dict[str, Any]:
     """Evaluate, write scores.npz and metrics.json into `out` (and the report to `page`), and return what metrics.json
-    holds: the summary, its intervals, leaks, mismatches, the model's costs and the protocol.
+    holds: the summary, its intervals, the accuracy of groups, leaks, mismatches, the model's costs and the protocol.
 
     model: a run folder, an ONNX file, or another tool's answers as `answers.read` takes them, which have no costs, and no views,
     heads or input to choose. views: None for those of the run's recipe, of a file the single one. training: where to look for
@@ -103,6 +103,7 @@ def judge(
         **measured.summary(scores),
         "intervals": {name: asdict(span) for name, span in spans.items()},
         "clusters": by,
+        "groups": [asdict(table) for table in group_tables(scores, data.groups, clusters=clusters)],
         "leaks": leaks_of(scores, data, hashes, training),
         "mismatches": mismatches,
         "model": {} if opened is None else costs_of(opened, data),
@@ -113,7 +114,7 @@ def judge(
         page.parent.mkdir(parents=True, exist_ok=True)
         shown = [] if not faces else faces_of(opened, scores, data)
         run = None if opened is None else opened.run
-        report.write_report(page, html(scores, data, found, clusters=clusters, run=run, faces=shown))
+        report.write_report(page, html(scores, found, clusters=clusters, run=run, faces=shown))
     return found
 
 
@@ -251,7 +252,6 @@ def _one_torch_thread() -> Iterator[None]:
 
 def html(
     scores: Scores,
-    data: FaceDataset,
     found: Mapping[str, Any],
     *,
     clusters: Sequence[str] | None = None,
@@ -259,7 +259,7 @@ def html(
     faces: Sequence[report.Picture] = (),
 ) -> str:
     """The report of a `judge` result. run: the run folder, for its facts and learning curves. faces: more figures."""
-    tables = {f"By {table.attribute}": rows_of(table) for table in group_tables(scores, data.groups, clusters=clusters)}
+    tables = {f"By {table['attribute']}": rows_of(table_of(table)) for table in found["groups"]}
     notes = [*(f"Accepted although {mismatch}." for mismatch in found["mismatches"]), found["leaks"]["sentence"]]
     known = [(name, f"{value:,}") for name, value in sorted(found["model"].items())]
     costs = {"Cost": (("quantity", "value"), known)} if known else {}
@@ -293,4 +293,5 @@ def printed(found: Mapping[str, Any]) -> str:
     notes.append(found["leaks"]["sentence"])
     if "ms_per_face" in found["model"]:
         notes.append(f"{found['model']['ms_per_face']:.2f} ms a face on one thread, one at a time")
-    return "\n".join([*lines, "", text_table(found, intervals=spans), "", *notes])
+    groups = [line for table in found.get("groups", ()) for line in (aligned_columns(*rows_of(table_of(table))), "")]
+    return "\n".join([*lines, "", text_table(found, intervals=spans), "", *groups, *notes])

@@ -38,6 +38,15 @@ def text_table(metrics: Mapping[str, Any], *, intervals: Mapping[str, tuple[floa
     return "\n".join([*lines, "", *_classes(metrics["per_class"]), "", *_confusion(metrics), *_votes(metrics["votes"])])
 
 
+def aligned_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table's lines, every column as wide as its longest cell."""
+    widths = [max(len(line[column]) for line in (head, *rows)) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (head, *rows)
+    )
+
+
 def _headline(name: str, label: str, metrics: Mapping[str, Any], intervals: Mapping[str, tuple[float, float]]) -> str:
     line = f"  {label:<50}{_per_cent(metrics[name]):>8}"
     if name not in intervals:

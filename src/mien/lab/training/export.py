@@ -35,6 +35,7 @@ from mien.lab.training.recipes import resolve
 from mien.lab.training.trainer import Source, load_data
 
 OPSET = 20
+LICENCE = "not stated"
 CHECKED = 64  # real faces on which the two must agree
 
 
@@ -143,7 +144,7 @@ def build_card(facts: Mapping[str, Any], recipe: Recipe, method: str, temperatur
         method=method,
         seed=facts["seed"],
         commit=facts["commit"],
-        licence="Apache-2.0",
+        licence=LICENCE,
         window=recipe.size if recipe.resize else None,
     )
 
@@ -156,13 +157,15 @@ def export(
     form: Form = PLAIN,
     faces: FaceDataset | None = None,
     temperatures: Mapping[str, float] | None = None,
+    licence: str = LICENCE,
 ) -> Path:
     """Write the run, or the runs that answer together, as `out` in the given form and return it. Raises ModelError, and leaves
     no file, when ONNX Runtime and torch differ by more than the form's tolerance.
 
     rows: head name -> rows on which that head's temperature is fitted (never rows that are reported); None leaves the
     temperatures at 1. temperatures: already fitted ones, for the same views. faces: training rows that int8's ranges are
-    measured on. The agreement is checked on the faces of `rows`, else on those kept in the first run folder at training.
+    measured on. licence: of the file, in its card. The agreement is checked on the faces of `rows`, else on those kept in the
+    first run folder at training.
     """
     chosen = [folders] if isinstance(folders, Path) else list(folders)
     if out.suffix != ".onnx":
@@ -170,6 +173,7 @@ def export(
     if temperatures is None and rows:
         temperatures = fitted_temperatures([TrainedRun(folder) for folder in chosen], rows, form)
     trained = TrainedRun(*chosen, temperatures=temperatures, form=form)
+    trained.card = replace(trained.card, licence=licence)
     spec = trained.card.input
     held = next(iter(rows.values()))[:CHECKED] if rows else None
     pixels = runs.kept_crops(chosen[0]) if held is None else spec.pixels([sample.image for sample in held])

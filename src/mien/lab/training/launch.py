@@ -10,6 +10,7 @@ Processes started here find the same environment variables as torchrun's, so tha
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -170,7 +171,10 @@ def spawn(work: Callable[..., Any], arguments: Sequence[Any], options: Mapping[s
             f"--nproc-per-node {ranks.devices} --rdzv-endpoint HOST:PORT -m mien train ...`, or under SLURM `srun --nodes "
             f"{ranks.nodes} --ntasks-per-node {ranks.devices} mien train ...`"
         )
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # its free port is the meeting point
+    door = socket.create_server(("127.0.0.1", 0))  # by itself the store would listen on every interface
+    store = dist.TCPStore(
+        "127.0.0.1", door.getsockname()[1], is_master=True, wait_for_workers=False, master_listen_fd=door.detach()
+    )  # its free port is the meeting point
     told = multiprocessing.get_context("spawn").SimpleQueue()
     context = start_processes(
         _rank, (work, tuple(arguments), dict(options), ranks, store.port, told), nprocs=ranks.size, join=False

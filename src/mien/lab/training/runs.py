@@ -18,6 +18,8 @@ from mien.lab.methods.method import Method, Recipe
 from mien.lab.networks import Network, Shape
 from mien.lab.training.recipes import Choice, resolve
 
+CROPS = "crops.npy"  # in a run folder: a few of its validation faces
+
 
 def write(folder: Path, facts: dict[str, Any]) -> None:
     """run.json, whole or not at all. What a killed run left half-written goes."""
@@ -130,14 +132,15 @@ def read_checkpoint(path: Path, *, advice: str) -> dict[str, Any]:
 
 
 def keep_crops(folder: Path, data: FaceDataset, spec: InputSpec, count: int = 32) -> None:
-    """Keep the pixels of a few real faces beside the run, for export's agreement check. They never leave the folder."""
+    """Keep the pixels of a few real faces beside the run, for export's agreement check. docs/responsible-use.md
+    tells of them."""
     chosen = np.linspace(0, len(data) - 1, min(count, len(data))).astype(int)
-    np.save(folder / "crops.npy", spec.pixels([data.read(int(i)) for i in chosen]))
+    np.save(folder / CROPS, spec.pixels([data.read(int(i)) for i in chosen]))
 
 
 def kept_crops(folder: Path) -> np.ndarray:
     """(n, C, height, width) uint8. Raises DataError when the run has none."""
-    path = folder / "crops.npy"
+    path = folder / CROPS
     if not path.is_file():
         raise DataError(
             f"{path}: the faces for export's check are gone; pass --root DIR so that they can be read again"

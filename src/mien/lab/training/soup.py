@@ -4,11 +4,11 @@ arXiv:2203.05482). It answers for the price of one network.
 The runs must have grown from one: between networks of different random starts lies a ridge, and their mean answers nothing.
 """
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,7 +58,8 @@ def average(folders: Sequence[Path], out: Path, say: Callable[[str], None] = lam
     out.mkdir(parents=True, exist_ok=True)
     prefix = runs.prefix_of(recipe)
     torch.save({"state_dict": {prefix + name: value for name, value in first.state_dict().items()}}, out / BEST)
-    np.save(out / "crops.npy", runs.kept_crops(folders[0]))
+    if (kept := folders[0] / runs.CROPS).is_file():
+        shutil.copyfile(kept, out / runs.CROPS)
     runs.write(out, _facts_of_the_mean(facts, folders, [*notes, *unlike]))
     return out
 

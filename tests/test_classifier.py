@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +33,14 @@ def test_probabilities_and_features(tiny_model: Path) -> None:
     assert prediction.features.shape == (5, tiny.FEATURES)
     raw = ort.InferenceSession(str(tiny_model)).run(["probabilities"], {"image": model.card.input.prepare(faces(5))})[0]
     np.testing.assert_allclose(probabilities, raw, atol=1e-6)
+
+
+def test_a_file_below_a_folder_whose_name_is_not_utf_8(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"b\xff")
+    folder.mkdir()
+    model = Classifier(shutil.copy(tiny_model, folder / "tiny.onnx"))
+    assert model.sha256 == Classifier(tiny_model).sha256
+    assert len(model.predict(faces(2)).features) == 2
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 7])

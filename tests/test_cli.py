@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image
 
 import films
 import mien
-from mien import cli, draw, jobs, tables, terminal, writing
+from mien import cli, draw, images, jobs, tables, terminal, writing
 from mien.reader import Reader, Reading
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
@@ -54,6 +55,24 @@ def test_version_and_help(run) -> None:
     assert run().status == 2
     help = run("read", "--help").out
     assert all(word in help for word in ("--json", "--detector", "--model", "--min-face", "--out"))
+
+
+def test_a_picture_that_memory_is_too_small_for_stops_no_other(
+    run, portrait: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = images.load
+
+    def short(source: object, **options: Any) -> np.ndarray:
+        if isinstance(source, Path) and source.name == "large.png":
+            raise MemoryError
+        return load(source, **options)
+
+    monkeypatch.setattr(images, "load", short)
+    large = Path(shutil.copy(portrait, portrait.with_name("large.png")))
+    ran = run("read", portrait, large, portrait, "--model", tiny_model, "-o", tmp_path / "out")
+    assert ran.status == 1 and f"{large}: not enough memory to read it" in ran.err
+    rows = list(csv.DictReader((tmp_path / "out" / "faces.csv").read_text().splitlines()))
+    assert [row["status"] for row in rows] == ["ok", "error: not enough memory to read it", "ok"]
 
 
 def test_a_table_for_each_picture(run, portrait: Path, tiny_model: Path) -> None:

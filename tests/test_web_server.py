@@ -240,6 +240,27 @@ def test_the_options_reach_the_limits_and_the_reader(tiny_model: Path, monkeypat
         body=3 << 20, pictures=4, pixels=5_000_000, faces=6, seconds=9, requests=7, memory=8 << 20
     )
     assert (made["seconds"], made["workers"], made["reader"].detector.min_face) == (9, 2, 55)
+    with pytest.raises(SystemExit):
+        cli.main(["serve", "--model", str(tiny_model), "--max-body", "400"])
+    assert made["limits"].memory == 400 << 20  # one request is let in
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--max-memory", "1"), "--max-memory 1: one request may have 64 MiB; lower --max-body, too"),
+        (
+            ("--detector", "whole", "--min-face", "99"),
+            "--min-face is of a search, and --detector whole searches nothing",
+        ),
+    ],
+)
+def test_options_that_would_be_passed_over_are_refused(
+    options: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["serve", *options])
+    assert ended.value.code == 2 and told in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken(tiny_model: Path) -> None:

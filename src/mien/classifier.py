@@ -57,7 +57,7 @@ def session(model: Path | bytes, *, threads: int = 1, providers: Sequence[str] |
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        opened = _Session(model if isinstance(model, bytes) else str(model), options, providers=wanted)
+        opened = _Session(_as_onnxruntime_takes(model), options, providers=wanted)
     except Exception as error:  # onnxruntime raises its own untyped family
         reason = str(error).splitlines()[0]
         name = "the model" if isinstance(model, bytes) else model
@@ -67,6 +67,17 @@ def session(model: Path | bytes, *, threads: int = 1, providers: Sequence[str] |
     where = model if isinstance(model, bytes) else model.absolute()
     opened.again = partial(session, where, threads=threads, providers=providers)
     return opened
+
+
+def _as_onnxruntime_takes(model: Path | bytes) -> str | bytes:
+    """The path, or the content where that is given or the path is not UTF-8."""
+    if isinstance(model, bytes):
+        return model
+    try:
+        str(model).encode()
+    except UnicodeEncodeError:
+        return model.read_bytes()
+    return str(model)
 
 
 class Classifier:

@@ -415,12 +415,18 @@ def _read_pictures(
         for path, copy in zip(pictures, copies, strict=True):
             try:
                 pixels = images.load(path, max_pixels=reader.max_pixels)
-            except (ImageError, UsageError) as error:  # a folder, a video or a URL in a list is that row's error
+                reading = reader.read(pixels, source=str(path))
+            except (
+                ImageError,
+                UsageError,
+                MemoryError,
+            ) as error:  # a folder, a video or a URL in a list is that row's error
                 failed += 1
-                table.append(tables.failure(str(path), str(error).removeprefix(f"{path}: ")))
-                complain(str(error))
+                told = "not enough memory to read it" if isinstance(error, MemoryError) else str(error)
+                reason = told.removeprefix(f"{path}: ")
+                table.append(tables.failure(str(path), reason))
+                complain(f"{path}: {reason}" if isinstance(error, MemoryError) else told)
                 continue
-            reading = reader.read(pixels, source=str(path))
             table += tables.rows(reading)
             if copy:
                 try:

@@ -1,6 +1,7 @@
 """Aligning a whole dataset: upright faces, a manifest that hides nothing, and no work done twice after a kill."""
 
 import csv
+import functools
 import os
 import signal
 import subprocess
@@ -14,11 +15,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mien.errors import DataError, UsageError
+from mien import writing
+from mien.errors import DataError, MienError, UsageError
 from mien.faces.mtcnn import Mtcnn
 from mien.lab import datasets
 from mien.lab.data_cli import app
-from mien.lab.datasets import layouts
+from mien.lab.datasets import align_dataset, layouts
 from mien.lab.datasets.align_dataset import STATUSES, align
 from mien.lab.datasets.check import check
 from mien.lab.datasets.fer2013 import TEMPLATE
@@ -149,6 +151,31 @@ def test_further_splits_may_follow(tmp_path: Path) -> None:
     assert align(list(held.values()), out, root=root, side=24).total() == len(held["train"]) + len(held["valid"])
     with pytest.raises(UsageError, match="holds another alignment: splits"):
         align([held["train"][:3]], out, root=root, side=24)
+
+
+def test_rows_that_came_later_need_a_new_folder(tmp_path: Path) -> None:
+    """What the message says must not be refused."""
+    data = own(tmp_path / "own")
+    align([data], tmp_path / "out", root=tmp_path / "own", side=24)
+    first = tmp_path / "own" / data.ids[0]
+    first.with_name("later.png").write_bytes(first.read_bytes())
+    with pytest.raises(
+        DataError, match=r"has changed since it was aligned: 1 of 7 .*; run `mien data align` into a new folder"
+    ):
+        datasets.load("folder", tmp_path / "out", split="train")
+
+
+def test_two_do_not_align_into_one_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with writing.held(tmp_path / "out"), pytest.raises(UsageError, match="out: another mien is writing here"):
+        align([own(tmp_path / "own")], tmp_path / "out", root=tmp_path / "own")
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(align_dataset, "end_with_parent", functools.partial(os._exit, 9))
+    with pytest.raises(MienError, match=r"a worker process was killed, .* goes on where it stopped, with --workers 1"):
+        align([own(tmp_path / "own")], tmp_path / "out", root=tmp_path / "own", workers=2)
 
 
 def test_another_alignment_is_never_mixed_in(tmp_path: Path) -> None:

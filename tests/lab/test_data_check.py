@@ -1,6 +1,7 @@
 """`mien data check` finds what was put there: damage, wrong counts, duplicates and the labels they contradict."""
 
 import csv
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mien.errors import DataError
+from mien.errors import DataError, UsageError
 from mien.lab import datasets
 from mien.lab.data_cli import app
 from mien.lab.datasets import duplicates, layouts
@@ -53,6 +54,15 @@ def test_a_sound_dataset_passes_and_every_table_is_written(own: Path, tmp_path: 
     assert counts[("test", "all")] == 20
     with Image.open(tmp_path / "out/labels.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 5, "the histogram shows bars"
+
+
+def test_without_matplotlib_the_tables_are_refused_before_the_work(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(UsageError, match=r"figures need the extra eval .matplotlib is not installed"):
+        run("check", "folder", "--root", own, "-o", tmp_path / "out")
+    assert run("check", "folder", "--root", own)[0] == 0
 
 
 def test_unreadable_pictures_are_listed_and_fail(own: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Bring your own faces: folders and tables, and what is wrong with them."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,14 @@ def test_table_tells_the_person_and_attributes_and_names_what_it_does_not_use(tm
     assert data.groups == {"subject": ("s1", ""), "gender": ("f", "")}
     assert data[0].groups == {"subject": "s1", "gender": "f"}
     assert data.note == "columns not used: 'age', '' (an attribute is called group_<name>)"
+
+
+def test_a_name_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    for number in range(12):
+        save(tmp_path / "happy" / f"{number}.png", number)
+    (tmp_path / "happy" / "3.png").rename(tmp_path / "happy" / os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(DataError, match=r"row 'happy/caf.udce9.png': its name is not UTF-8 .*; rename the file"):
+        datasets.load("folder", tmp_path, split="all")
 
 
 def test_a_persons_faces_in_a_table_stay_together(tmp_path: Path) -> None:

@@ -250,6 +250,18 @@ def test_a_killed_rank_ends_the_job_and_resuming_ends_like_a_run_never_killed(
     assert (whole / "metrics.csv").read_text() == (folder / "metrics.csv").read_text()
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_ranks_end_with_what_started_them(data: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """Signals to the job's own process, as `kill PID` sends them: its ranks must not train on as nobody's."""
+    job = start(tmp_path / "run", data, "--devices", "2", "--set", "epochs=1000")
+    wait_for(tmp_path / "run" / "last.ckpt", job)
+    both = [rank_process(job, rank) for rank in (0, 1)]
+    job.send_signal(number)
+    assert psutil.wait_procs(both, timeout=30)[1] == []
+    job.communicate(timeout=30)
+    assert job.returncode != 0
+
+
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     until = time.monotonic() + PATIENCE
     while not path.exists():

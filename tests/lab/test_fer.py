@@ -128,11 +128,26 @@ def test_nothing_there(tmp_path: Path) -> None:
         load(tmp_path, "train")
 
 
+def test_without_a_home_there_is_no_cache(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a container's user whom no file of users knows."""
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("MIEN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert fer2013.cache_folder() is None and len(load(small, "train")) > 0
+
+
 def test_the_cache_is_keyed_by_content(small: Path) -> None:
     first = load(small, "train")
     cached = list(fer2013.cache_folder().glob("*.npz"))
     assert len(cached) == 1
     assert load(small, "train").fingerprint == first.fingerprint
+    for damaged in (b"", cached[0].read_bytes()[:5000], b"no archive"):
+        cached[0].write_bytes(damaged)
+        assert load(small, "train").fingerprint == first.fingerprint
     file = small / "fer2013" / "fer2013.csv"
     file.write_text(file.read_text().replace("\n0,", "\n1,", 1))
     assert load(small, "train").labels[0] != first.labels[0]

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from mien import writing
 from mien.errors import DataError, UsageError
 from mien.lab import datasets
 from mien.lab.data_cli import app
@@ -178,6 +180,32 @@ def test_packing_never_overwrites_and_an_interrupted_pack_is_none(faces: FaceDat
     pack([faces], tmp_path / "pack")
     assert_equal(faces, datasets.load("rafdb", tmp_path / "pack", split="train"))
     with pytest.raises(UsageError, match="never overwrites"):
+        pack([faces], tmp_path / "pack")
+
+
+def test_nothing_of_an_interrupted_pack_gets_into_the_next(faces: FaceDataset, tmp_path: Path) -> None:
+    """Votes and groups, say, of rows that had some: a loss would learn from them."""
+    voted = replace(faces, votes=np.eye(len(faces.classes), dtype=np.float32)[faces.labels])
+    broken = replace(faces, split="valid", read=lambda row: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        pack([voted, broken], tmp_path / "pack")
+    assert (tmp_path / "pack/train.votes.npy").is_file()
+    bare = replace(faces, groups={})
+    pack([bare], tmp_path / "pack")
+    again = datasets.load("rafdb", tmp_path / "pack", split="train")
+    assert_equal(bare, again)
+    assert again.votes is None
+
+
+def test_names_with_unicodes_line_breaks_come_back(faces: FaceDataset, tmp_path: Path) -> None:
+    names = (*(f"a{ending}{row}" for row, ending in enumerate("\u2028\u2029\x85\x0b\x0c\x1c")), *faces.ids[6:])
+    pack([replace(faces, ids=names)], tmp_path / "pack")
+    assert datasets.load("rafdb", tmp_path / "pack", split="train").ids == names
+
+
+def test_two_do_not_pack_into_one_folder(faces: FaceDataset, tmp_path: Path) -> None:
+    (tmp_path / "pack").mkdir()
+    with writing.held(tmp_path / "pack"), pytest.raises(UsageError, match="pack: another mien is writing here"):
         pack([faces], tmp_path / "pack")
 
 

@@ -1,8 +1,11 @@
 """The trainer: what a run folder holds, that a killed run ends like one never killed, and what it refuses."""
 
+import contextlib
 import csv
+import errno
 import json
 import logging
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +17,7 @@ import pytest
 import small_fer
 import torch
 
+from mien import writing
 from mien.errors import DataError, UsageError
 from mien.lab import methods
 from mien.lab.batch import Batch
@@ -23,12 +27,14 @@ from mien.lab.methods.method import Augment
 from mien.lab.networks import Shape
 from mien.lab.networks.mien_small import MienSmall
 from mien.lab.training import runs, schedule, times
+from mien.lab.training.checkpoint import save
 from mien.lab.training.module import REPORTED, Training
 from mien.lab.training.parts import holdout_ids
 from mien.lab.training.recipes import Choice, apply_settings, resolve
 from mien.lab.training.trainer import Source, load_data, train
 
 TINY = ("network.width=0.0625", "epochs=3", "batch=16", "lr=0.01")
+SMALL = ("network.widths=(4,8,8,8)", "epochs=1", "batch=16", "sizes=()")
 
 
 @pytest.fixture
@@ -200,6 +206,65 @@ def test_another_run_is_never_overwritten(data: Path, tmp_path: Path) -> None:
         trained(run, data, "epochs=1", "lr=0.02", resume=True)
     with pytest.raises(UsageError, match="holds another run: seed was 0, now 1; choose"):
         trained(run, data, "epochs=1", resume=True, seed=1)
+
+
+@pytest.mark.slow
+def test_a_run_does_not_go_on_with_other_validation_rows_or_votes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its best epoch would be the best on two sets of rows, or its targets those of two tables."""
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    roots = [small_fer.write(tmp_path / name, valid=rows) for name, rows in (("one", 42), ("fewer", 35), ("voted", 42))]
+    table = roots[2] / "ferplus" / "fer2013new.csv"
+    table.write_text(table.read_text().replace(",7,3,", ",6,4,"))
+    choice, folder = Choice("mien-small", settings=SMALL), tmp_path / "run"
+
+    def taught(root: Path, *, resume: bool = True) -> Path:
+        return train(choice, Source("ferplus", root, allow_partial=True), folder, resume=resume, threads=1, say=len)
+
+    run = taught(roots[0], resume=False)
+    with pytest.raises(
+        UsageError, match=r"holds another run: validation.fer2013.fingerprint was .*, validation.fer2013.rows "
+    ):
+        taught(roots[1])
+    with pytest.raises(UsageError, match="holds another run: votes_sha256 differs"):
+        taught(roots[2])
+    facts = json.loads((run / "run.json").read_text())
+    del facts["votes_sha256"]  # as before there was such a field
+    (run / "run.json").write_text(json.dumps(facts))
+    taught(roots[0])
+
+
+@pytest.mark.slow
+def test_two_do_not_train_into_one_folder(data: Path, tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", data, "epochs=1")
+    with writing.held(run), pytest.raises(UsageError, match="run: another mien is writing here"):
+        trained(run, data, "epochs=1", resume=True)
+    (run / "best.ckpt").unlink()
+    with pytest.raises(UsageError, match=r"best.ckpt is gone: copy it, too, or delete .*last.ckpt to begin again"):
+        trained(run, data, "epochs=1", resume=True)
+    seen = []
+
+    def say(line: str) -> None:
+        if line.startswith("epoch"):
+            with contextlib.suppress(UsageError), writing.held(tmp_path / "new"):
+                seen.append(line)
+
+    choice = Choice("mien-small", settings=SMALL)
+    train(choice, Source("ferplus", data, allow_partial=True), tmp_path / "new", threads=1, say=say)
+    assert seen == []  # a new run keeps its folder, too
+
+
+def test_a_full_disk_names_the_checkpoint(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError) as full:
+            save({"state_dict": {"weight": torch.zeros(100_000)}}, tmp_path / "last.ckpt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (full.value.errno, full.value.filename) == (errno.EFBIG, str(tmp_path / "last.ckpt"))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ import multiprocessing
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from mien.lab.datasets import ALIGNED
 from mien.lab.datasets.dataset import FaceDataset, fingerprint
 from mien.lab.datasets.face_files import FaceFiles, read_text
 from mien.lab.datasets.fer2013 import TEMPLATE
+from mien.lab.orphans import end_with_parent
 
 MANIFEST = "manifest.csv"
 SIDE = 100  # px, as LBAN-IL's; 224 for networks with ImageNet's input
@@ -95,7 +97,20 @@ def align(
     root: where the splits were loaded from, noted for `load`. margin: context around the template, fraction of the
     side. workers: processes. Raises UsageError when `out` holds another alignment.
     """
-    _begin(splits, out, root, side, margin)
+    with writing.held(writing.folder(out)):
+        _begin(splits, out, root, side, margin)
+        return _align(splits, out, side=side, margin=margin, workers=workers, progress=progress)
+
+
+def _align(
+    splits: Sequence[FaceDataset],
+    out: Path,
+    *,
+    side: int,
+    margin: float,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> Counter[str]:
     done = _done(out / MANIFEST)
     total = sum(map(len, splits))
     asked = {data.split for data in splits}
@@ -174,7 +189,6 @@ def _begin(splits: Sequence[FaceDataset], out: Path, root: Path | None, side: in
         "margin": margin,
         "splits": {data.split: data.fingerprint for data in splits},
     }
-    out.mkdir(parents=True, exist_ok=True)
     if (out / ALIGNED).is_file():
         before = json.loads(read_text(out / ALIGNED))
         settings["splits"] = before.get("splits", {}) | settings["splits"]  # further ones may follow
@@ -228,10 +242,24 @@ def _source(data: FaceDataset, row: int) -> tuple[Path | np.ndarray, tuple[float
     return data.read(row), None
 
 
+@contextmanager
+def _told_of_a_killed_worker() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool:
+        raise MienError(
+            "a worker process was killed, for want of memory, say; run the same command again, it goes on where it stopped, "
+            "with --workers 1, if need be"
+        ) from None
+
+
 def _outcomes(jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Outcome]]:
     """Each job with its outcome, in order, never more than a few jobs ahead."""
     context = multiprocessing.get_context("spawn")  # ONNX Runtime's threads do not survive a fork
-    with nullcontext() if workers <= 1 else ProcessPoolExecutor(workers, context) as pool:
+    with (
+        _told_of_a_killed_worker(),
+        nullcontext() if workers <= 1 else ProcessPoolExecutor(workers, context, end_with_parent) as pool,
+    ):
         waiting: deque[tuple[Job, Future[Outcome]]] = deque()
         for job in jobs:
             if pool is None:
@@ -273,6 +301,11 @@ def overlay(data: FaceDataset, root: Path) -> FaceDataset:
     how = f"aligned with MTCNN, {settings['side']} px, margin {settings['margin']:g}"
     paths = {row["id"]: row["path"] for row in _manifest_rows(root / MANIFEST)}
     absent = [name for name in data.ids if name not in paths]
+    if absent and settings["splits"].get(data.split, data.fingerprint) != data.fingerprint:
+        raise DataError(
+            f"{root}: {data.name} {data.split} has changed since it was aligned: {len(absent):,} of {len(data):,} rows are not, "
+            f"e.g. {absent[0]}; run `mien data align` into a new folder"
+        )
     if absent:
         raise DataError(
             f"{root}: {len(absent):,} of {len(data):,} rows of {data.name} {data.split} are not aligned, e.g. {absent[0]}; "

@@ -92,7 +92,11 @@ class FaceDataset(Sequence[Sample]):
 
 def fingerprint(ids: Sequence[str], labels: np.ndarray, *more: str) -> str:
     """16 hex digits that change when a row, its order, its label or `more` changes."""
-    digest = hashlib.sha256("\n".join(ids).encode())
+    try:
+        digest = hashlib.sha256("\n".join(ids).encode())
+    except UnicodeEncodeError as error:
+        name = next(name for name in ids if name.encode("utf-8", "replace").decode() != name)
+        raise DataError(f"row {name!r}: its name is not UTF-8 ({error.reason}); rename the file") from None
     digest.update(np.ascontiguousarray(labels, np.int64).tobytes())
     for text in more:
         digest.update(b"\0" + text.encode())

@@ -40,6 +40,8 @@ TEMPLATE: tuple[tuple[float, float], ...] = (
 )  # fmt: skip
 _NAMES = ("fer2013.csv", "icml_face_data.csv")
 _SUFFIXES = ("", ".xz", ".gz", ".bz2", ".zst", ".zip")
+# What reading a cached file raises that is not there, damaged or somebody else's.
+_NOT_TO_BE_HAD = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 _CODES = {code: BASIC.index(canonical(word)) for code, word in FER2013.items()}
 
 
@@ -140,23 +142,27 @@ def find_csv(root: Path) -> Path | None:
 
 def read_csv(file: Path, *, cache: bool = True) -> Rows:
     """Decode the whole CSV, or take it from the cache, which is keyed by the file's SHA-256."""
-    key = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if cache else ""
-    cached = cache_folder() / f"fer2013-{key}.npz"
-    if cache and cached.is_file():
-        with np.load(cached, allow_pickle=False) as held:
-            return Rows(held["pixels"], held["labels"], held["usage"])
+    where = cache_folder() if cache else None
+    if where is None:
+        return _decode(file)
+    cached = where / f"fer2013-{hashlib.sha256(file.read_bytes()).hexdigest()[:16]}.npz"
+    with contextlib.suppress(*_NOT_TO_BE_HAD), cached.open("rb") as kept, np.load(kept, allow_pickle=False) as held:
+        return Rows(held["pixels"], held["labels"], held["usage"])
     rows = _decode(file)
-    if cache:
-        with contextlib.suppress(OSError):  # a home that takes nothing costs the time, not the rows
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            with writing.whole(cached) as partial, partial.open("wb") as held:
-                np.savez(held, pixels=rows.pixels, labels=rows.labels, usage=rows.usage)
+    with contextlib.suppress(OSError):  # a home that takes nothing costs the time, not the rows
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with writing.whole(cached) as partial, partial.open("wb") as held:
+            np.savez(held, pixels=rows.pixels, labels=rows.labels, usage=rows.usage)
     return rows
 
 
-def cache_folder() -> Path:
-    """Where decoded datasets are kept: $MIEN_CACHE, else $XDG_CACHE_HOME/mien, else ~/.cache/mien; in `datasets` there."""
-    base = os.environ.get("MIEN_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mien"
+def cache_folder() -> Path | None:
+    """Where decoded datasets are kept: $MIEN_CACHE, else $XDG_CACHE_HOME/mien, else ~/.cache/mien; in `datasets` there. None for a
+    user who has no home."""
+    try:
+        base = os.environ.get("MIEN_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mien"
+    except RuntimeError:
+        return None
     return Path(base) / "datasets"
 
 

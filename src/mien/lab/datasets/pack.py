@@ -16,6 +16,7 @@ from types import TracebackType
 import numpy as np
 from PIL import Image
 
+from mien import writing
 from mien.errors import DataError, UsageError
 from mien.lab.datasets.dataset import FaceDataset, fingerprint
 from mien.lab.datasets.face_files import FaceFiles
@@ -53,7 +54,20 @@ def pack(
     """
     encoding = encoding or Encoding()
     _check(splits, out, encoding)
-    out.mkdir(parents=True, exist_ok=True)
+    with writing.held(writing.folder(out)), writing.named(out):
+        _pack(splits, out, encoding, protocol=protocol, fold=fold, rows_per_shard=rows_per_shard, progress=progress)
+
+
+def _pack(
+    splits: Sequence[FaceDataset],
+    out: Path,
+    encoding: Encoding,
+    *,
+    protocol: str | None,
+    fold: int | None,
+    rows_per_shard: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
     total, done = sum(map(len, splits)), 0
     for data in splits:
         with _Writer(out, data.split, len(data), rows_per_shard) as writer:
@@ -67,7 +81,7 @@ def pack(
     first = splits[0]
     manifest = {"version": VERSION, "name": first.name, "protocol": protocol, "fold": fold}
     manifest["splits"] = {data.split: _about(data, encoding) for data in splits}
-    (out / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
+    writing.text(out / MANIFEST, json.dumps(manifest, indent=1))  # last: without it there is no pack
 
 
 def encoded(data: FaceDataset, row: int, encoding: Encoding) -> tuple[str, bytes]:
@@ -175,6 +189,8 @@ def _beside(data: FaceDataset, out: Path) -> None:
     """Ids, votes and groups, each in a file of its own so that reading a pack never walks the shards."""
     with (out / f"{data.split}.ids.txt").open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{name}\n" for name in data.ids)
+    for left in ("votes.npy", "groups.json"):  # by a pack that was not finished
+        (out / f"{data.split}.{left}").unlink(missing_ok=True)
     if data.votes is not None:
         np.save(out / f"{data.split}.votes.npy", data.votes)
     if data.groups:

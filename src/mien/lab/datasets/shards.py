@@ -123,7 +123,7 @@ def load(
             f"{root} was packed with label rule {about['label_rule']!r}, asked for {label_rule!r}; pack it again"
         )
     index = _index(root, split)
-    ids = tuple(read_text(root / f"{split}.ids.txt").splitlines())
+    ids = tuple(read_text(root / f"{split}.ids.txt").split("\n")[:-1])  # a name may hold other line breaks
     if not len(index) == len(ids) == about["rows"]:
         raise DataError(
             f"{root}: {split} has {len(index):,} index rows, {len(ids):,} ids and "

@@ -20,10 +20,20 @@ class AtomicCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with writing.whole(target) as partial, partial.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
+        save(checkpoint, target)
+
+
+def save(content: dict[str, Any], target: Path) -> None:
+    """torch.save of a whole file. Raises OSError naming it where the disk is full, which torch tells as a RuntimeError."""
+    with writing.whole(target) as partial, partial.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+        file.flush()
+        os.fsync(file.fileno())
 
 
 BEST_ON_TEST = "best_on_test.ckpt"  # of the epoch that was best on watched rows: biased, kept to show by how much

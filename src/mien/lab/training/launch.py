@@ -26,6 +26,7 @@ from pytorch_lightning.plugins.environments import ClusterEnvironment, SLURMEnvi
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from mien.errors import MienError, RankError, UsageError
+from mien.lab.orphans import end_with_parent
 
 WAIT = 600.0  # s without an answer from another rank until a rank gives up
 GRACE = 5.0  # s that the other ranks get to end by themselves after one has failed; then, twice, to heed a signal
@@ -179,10 +180,15 @@ def spawn(work: Callable[..., Any], arguments: Sequence[Any], options: Mapping[s
     context = start_processes(
         _rank, (work, tuple(arguments), dict(options), ranks, store.port, told), nprocs=ranks.size, join=False
     )
-    codes = _ended(context.processes)
+    codes: list[int | None] = []
     try:
+        codes = _ended(context.processes)
         while not context.join(grace_period=GRACE):  # ends those that are still there
             pass
+    except KeyboardInterrupt:  # which a terminal sends to all, and `kill -INT` to this process alone
+        for process in context.processes:
+            process.kill()
+        raise
     except (ProcessExitedException, ProcessRaisedException) as failure:
         raise _reason(codes, _told(told), failure) from None
 
@@ -203,6 +209,7 @@ def _rank(
     rank: int, work: Callable[..., Any], arguments: Any, options: Any, ranks: Layout, port: int, told: Any
 ) -> None:
     """One rank: torchrun's environment variables, then the work."""
+    end_with_parent()
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "mien"}
     os.environ |= {"WORLD_SIZE": str(ranks.size), "LOCAL_WORLD_SIZE": str(ranks.size)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

@@ -15,6 +15,7 @@ from torch import Tensor
 from mien.errors import UsageError
 from mien.lab.protocol import command_line, commit, file_sha256
 from mien.lab.training import runs
+from mien.lab.training.checkpoint import save
 
 BEST = "best.ckpt"
 SHARED = ("classes", "label_rule", "data", "rows")  # facts that runs of one mean have in common
@@ -57,7 +58,7 @@ def average(folders: Sequence[Path], out: Path, say: Callable[[str], None] = lam
     first.load_state_dict({name: _mean([state[name] for state in states]) for name in states[0]})
     out.mkdir(parents=True, exist_ok=True)
     prefix = runs.prefix_of(recipe)
-    torch.save({"state_dict": {prefix + name: value for name, value in first.state_dict().items()}}, out / BEST)
+    save({"state_dict": {prefix + name: value for name, value in first.state_dict().items()}}, out / BEST)
     if (kept := folders[0] / runs.CROPS).is_file():
         shutil.copyfile(kept, out / runs.CROPS)
     runs.write(out, _facts_of_the_mean(facts, folders, [*notes, *unlike]))

@@ -1,10 +1,12 @@
 """`train`: data, recipe and seed in, a run folder out. Killed at any moment, `resume=True` goes on from the last epoch."""
 
+import hashlib
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,11 @@ from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 
+from mien import writing
 from mien.card import InputSpec
 from mien.classifier import Classifier
 from mien.errors import DataError, UsageError
+from mien.jobs import cores
 from mien.lab import datasets, ranks
 from mien.lab.datasets import FaceDataset
 from mien.lab.datasets.ferplus import JOINT
@@ -111,12 +115,13 @@ def train(
         "watched": watched, "threads": threads,
     }  # fmt: skip
     if layout.size > 1 and not launch.inside():
-        options["threads"] = threads or max(1, (os.cpu_count() or 1) // layout.devices)
+        options["threads"] = threads or max(1, cores() // layout.devices)
         everywhere = {**options, "devices": layout.devices, "nodes": layout.nodes, "rank_wait": rank_wait, "say": say}
         launch.spawn(train, (choice, source, folder), everywhere, layout)
         return folder
-    with launch.joined(layout, wait=rank_wait) as place:
-        _train(choice, source, folder, **options, say=say if ranks.own() == 0 else _silent, layout=layout, place=place)
+    with launch.joined(layout, wait=rank_wait) as place, ExitStack() as held:
+        say = say if ranks.own() == 0 else _silent
+        _train(choice, source, folder, **options, say=say, layout=layout, place=place, held=held)
     return folder
 
 
@@ -139,15 +144,17 @@ def _train(
     say: Callable[[str], None],
     layout: launch.Layout,
     place: ClusterEnvironment | None,
+    held: ExitStack,
 ) -> None:
-    """`train` as one rank of `layout`. Rank 0 alone writes the folder, and decides what is resumed."""
+    """`train` as one rank of `layout`. Rank 0 alone writes the folder, which it keeps others out of until `held` is closed, and
+    decides what is resumed."""
     method, recipe = resolve(choice)
     teachers = (teacher,) if isinstance(teacher, Path) else tuple(teacher or ())
     _refuse_an_unread_rule(choice, source)
     data, validation = load_data(source, recipe)
-    run = _facts(choice, source, recipe, data, seed) | _origins(pretrained, teachers, out_of_fold)
+    run = _facts(choice, source, recipe, data, validation, seed) | _origins(pretrained, teachers, out_of_fold)
     _same_everywhere(run)
-    last = ranks.decided(lambda: _resumable(folder, run, recipe, resume))
+    last = ranks.decided(lambda: _resumable(folder, run, recipe, resume, held))
     if recipe.frozen and pretrained is None and last is None:
         others = [name for name, other in method.recipes.items() if not other.frozen]
         raise UsageError(
@@ -183,6 +190,9 @@ def _train(
         distributed.convert(module.network)
         facts["ranks"] = {"devices": layout.devices, "nodes": layout.nodes}
     if last is None and ranks.own() == 0:
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            held.enter_context(writing.held(folder))
         runs.write(folder, facts)
         runs.keep_crops(folder, next(iter(validation.values())), spec)
     keep = KeepRun(folder, patience=recipe.early_stop, say=say)
@@ -249,7 +259,9 @@ def load_all(source: Source, recipe: Recipe) -> tuple[FaceDataset, dict[str, Fac
     return data.subset(kept), chosen
 
 
-def _facts(choice: Choice, source: Source, recipe: Recipe, data: FaceDataset, seed: int) -> dict[str, Any]:
+def _facts(
+    choice: Choice, source: Source, recipe: Recipe, data: FaceDataset, validation: Mapping[str, FaceDataset], seed: int
+) -> dict[str, Any]:
     """What must be the same for a run to be resumed."""
     whole = identity(data)
     tenth = (
@@ -274,6 +286,10 @@ def _facts(choice: Choice, source: Source, recipe: Recipe, data: FaceDataset, se
         "class_counts": list(data.class_counts),
         "selection_rule": f"epoch with the highest accuracy on {rows} (mean over the heads)",
         "seed": seed,
+        "validation": {
+            name: {"rows": len(s), "fingerprint": s.fingerprint, "split": s.split} for name, s in validation.items()
+        },
+        **({} if data.votes is None else {"votes_sha256": hashlib.sha256(data.votes.tobytes()).hexdigest()}),
     }
 
 
@@ -328,8 +344,11 @@ def taught_by(teacher: Path) -> Path:
     return teacher if teacher.suffix in (".onnx", ".npz") else teacher / "best.ckpt"
 
 
-def _resumable(folder: Path, run: dict[str, Any], recipe: Recipe, resume: bool) -> Path | None:
-    """The checkpoint to go on from, or None for a new run. A folder that holds another run is never overwritten."""
+def _resumable(folder: Path, run: dict[str, Any], recipe: Recipe, resume: bool, held: ExitStack) -> Path | None:
+    """The checkpoint to go on from, or None for a new run. A folder that holds another run is never overwritten, and one that is
+    there is kept from others until `held` is closed."""
+    if folder.exists():
+        held.enter_context(writing.held(writing.folder(folder)))
     last = folder / "last.ckpt"
     if not (folder / "run.json").is_file():
         return None
@@ -337,6 +356,7 @@ def _resumable(folder: Path, run: dict[str, Any], recipe: Recipe, resume: bool) 
         raise UsageError(f"{folder} already holds a run; add --resume to go on with it, or choose another -o")
     before = runs.read(folder)
     before["recipe"] = completed(before.get("recipe"), recipe)
+    before.setdefault("votes_sha256", run.get("votes_sha256"))  # earlier runs did not say
     differing = [key for key in run if _as_json(before.get(key)) != _as_json(run[key])]
     if differing:
         told = _differences({key: before.get(key) for key in differing}, {key: run[key] for key in differing})
@@ -347,6 +367,8 @@ def _resumable(folder: Path, run: dict[str, Any], recipe: Recipe, resume: bool) 
     if not last.is_file():
         return None
     best = folder / "best.ckpt"
+    if not best.is_file():
+        raise UsageError(f"{best} is gone: copy it, too, or delete {last} to begin again")
     runs.read_checkpoint(last, advice=f"copy {best} over it to go on from the best epoch, or delete it to begin again")
     return last
 
@@ -429,9 +451,6 @@ def _build(
         "threads": torch.get_num_threads(),
         "macs": counts.macs,
         "parameters": {"trainable": counts.trainable, "fixed": counts.fixed},
-        "validation": {
-            name: {"rows": len(s), "fingerprint": s.fingerprint, "split": s.split} for name, s in validation.items()
-        },
     }
     return module, facts
 
@@ -475,7 +494,7 @@ def _refuse_what_does_not_fit(network: Network, recipe: Recipe, shape: Shape, *,
 def _lightning(
     recipe: Recipe, folder: Path, callbacks: list[pl.Callback], layout: launch.Layout, place: ClusterEnvironment | None
 ) -> pl.Trainer:
-    bar = sys.stderr.isatty() and os.environ.get("CI") is None
+    bar = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("CI") is None
     several: dict[str, Any] = {"accelerator": "auto", "devices": 1}
     if place is not None:
         several = {

@@ -413,19 +413,18 @@ def _read_pictures(
     interrupted = True
     try:
         for path, copy in zip(pictures, copies, strict=True):
+            told = ""
             try:
                 pixels = images.load(path, max_pixels=reader.max_pixels)
                 reading = reader.read(pixels, source=str(path))
-            except (
-                ImageError,
-                UsageError,
-                MemoryError,
-            ) as error:  # a folder, a video or a URL in a list is that row's error
+            except (ImageError, UsageError) as error:  # a folder, a video or a URL in a list is that row's error
+                told = str(error)
+            except MemoryError:
+                told = f"{path}: not enough memory to read it"
+            if told:
                 failed += 1
-                told = "not enough memory to read it" if isinstance(error, MemoryError) else str(error)
-                reason = told.removeprefix(f"{path}: ")
-                table.append(tables.failure(str(path), reason))
-                complain(f"{path}: {reason}" if isinstance(error, MemoryError) else told)
+                table.append(tables.failure(str(path), told.removeprefix(f"{path}: ")))
+                complain(told)
                 continue
             table += tables.rows(reading)
             if copy:

@@ -256,6 +256,8 @@ def test_the_ranks_end_with_what_started_them(data: Path, tmp_path: Path, number
     job = start(tmp_path / "run", data, "--devices", "2", "--set", "epochs=1000")
     wait_for(tmp_path / "run" / "last.ckpt", job)
     both = [rank_process(job, rank) for rank in (0, 1)]
+    doors = {door.laddr.ip for door in psutil.Process(job.pid).net_connections("inet") if door.status == "LISTEN"}
+    assert doors == {"127.0.0.1"}  # where the ranks meet; SECURITY.md says so
     job.send_signal(number)
     assert psutil.wait_procs(both, timeout=30)[1] == []
     job.communicate(timeout=30)

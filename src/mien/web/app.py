@@ -1,7 +1,6 @@
 """The server's application: POST /v1/read, GET /v1/model, /healthz, /metrics, /openapi.json and the page."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 import mien
 from mien import tables
+from mien.jobs import cores
 from mien.reader import Reader
 from mien.web import metrics as prometheus
 from mien.web import openapi, uploads
@@ -46,7 +46,7 @@ def create_app(
     model = _describe(reader, limits)
     info = {"sha256": model["sha256"], "method": model["card"]["method"], "version": mien.__version__}
     metrics = prometheus.Metrics(gate, model=info)
-    work = Work(reader, limits=limits, metrics=metrics, workers=workers or os.cpu_count() or 1)
+    work = Work(reader, limits=limits, metrics=metrics, workers=workers or cores())
     app = FastAPI(
         title="mien",
         version=mien.__version__,

@@ -204,9 +204,8 @@ def _rows(table: _Table, labels: np.ndarray, split: str, fold: int | None) -> tu
         raise DataError(
             f"csv: of {len(set(subjects))} subjects none is left for {split}; give the rows a split column, or pass --fold K"
         )
-    return parts[
-        split
-    ], f"divided by subject into {', '.join(f'{name} {len(rows):,}' for name, rows in parts.items())} rows"
+    counts = ", ".join(f"{name} {len(rows):,}" for name, rows in parts.items())
+    return parts[split], f"divided by subject into {counts} rows"
 
 
 def _subjects(table: _Table) -> list[str] | None:

@@ -31,8 +31,8 @@ def evaluate(
     model: Model, data: FaceDataset, *, protocol: Mapping[str, Any], views: str = "single", average: str = "probabilities",
     head: str | None = None,
 ) -> Scores:  # fmt: skip
-    """Classify every row once and return the Scores. protocol: further facts: selection_rule,
-    seed, command and commit, without which there are no Scores.
+    """Classify every row once and return the Scores. protocol: further facts: selection_rule, seed, command
+    and commit, without which there are no Scores.
 
     views: "single"; "flip" (with the mirror image); "tencrop" (centre and four corner windows, each with its mirror image).
     The corners are those that a model with a window of its own was trained with, else a 24th of the side from the centre.

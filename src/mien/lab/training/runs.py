@@ -132,8 +132,8 @@ def read_checkpoint(path: Path, *, advice: str) -> dict[str, Any]:
 
 
 def keep_crops(folder: Path, data: FaceDataset, spec: InputSpec, count: int = 32) -> None:
-    """Keep the pixels of a few real faces beside the run, for export's agreement check. docs/responsible-use.md
-    tells of them."""
+    """Keep the pixels of a few real faces beside the run, for export's agreement check.
+    docs/responsible-use.md tells of them."""
     chosen = np.linspace(0, len(data) - 1, min(count, len(data))).astype(int)
     np.save(folder / CROPS, spec.pixels([data.read(int(i)) for i in chosen]))
 

@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mien import images, retry, storage, tables, writing
+from mien.cores import cores
 from mien.errors import UsageError
 from mien.worker import Settings, Worker
 
@@ -229,11 +230,6 @@ def read_folder(
     from mien.reader import Reader
 
     return _readings(images.in_folder(Path(folder)), reader or Reader(), threads or cores())
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_order(

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mien import storage
+from mien.cores import cores
 from mien.errors import EngineError, UsageError
-from mien.jobs import cores
 from mien.worker import Settings, Worker
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 import mien
 from mien import tables
-from mien.jobs import cores
+from mien.cores import cores
 from mien.reader import Reader
 from mien.web import metrics as prometheus
 from mien.web import openapi, uploads

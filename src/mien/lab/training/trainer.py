@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from mien import writing
 from mien.card import InputSpec
 from mien.classifier import Classifier
+from mien.cores import cores
 from mien.errors import DataError, UsageError
-from mien.jobs import cores
 from mien.lab import datasets, ranks
 from mien.lab.datasets import FaceDataset
 from mien.lab.datasets.ferplus import JOINT

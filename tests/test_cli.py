@@ -451,6 +451,14 @@ def test_file_names_cannot_steer_the_terminal(run, portrait: Path, tiny_model: P
     assert r"\x1b[2J\n\udce9.png" in ran.out.replace("\n", "") and "[red]" in ran.out
 
 
+def test_a_folder_whose_name_is_not_utf8_is_named_where_a_library_needs_it(
+    run, portrait: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    ran = run("read", portrait.parent, "-o", tmp_path / "\udce9", "--format", "parquet", "--model", tiny_model)
+    assert ran.status == 1
+    assert r"\udce9" in ran.err and "not valid UTF-8" in ran.err and "Traceback" not in ran.err
+
+
 def test_demo_reads_grace_hopper(run, tmp_path: Path) -> None:
     ran = run("demo", "-o", tmp_path / "d")
     assert ran.status == 0

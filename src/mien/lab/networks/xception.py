@@ -4,6 +4,7 @@ BatchNorm's running statistics as Keras does.
 The stem's two convolutions have no padding; everything else keeps the size. The D tags: methods/ad_corre.py.
 """
 
+import re
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -19,6 +20,20 @@ ENTRY = (128, 256, 728)
 MIDDLE = 8  # blocks of three separable convolutions at 728 channels
 EXIT = (1024, 1536, 2048)
 EPSILON, MOMENTUM = 1e-3, 0.01  # Keras' BatchNormalization in this model: momentum 0.99 there is 0.01 in torch
+
+# The public PyTorch Xception's names (timm's legacy_xception) and ours. Its blocks 1 to 12 are in `_block_name`.
+PUBLIC = {
+    "conv1.weight": "stem.0.weight",
+    "bn1.": "stem.1.",
+    "conv2.weight": "stem.3.weight",
+    "bn2.": "stem.4.",
+    "conv3.conv1.": "exit.1.",
+    "conv3.pointwise.": "exit.2.",
+    "bn3.": "exit.3.",
+    "conv4.conv1.": "exit.5.",
+    "conv4.pointwise.": "exit.6.",
+    "bn4.": "exit.7.",
+}
 
 
 @dataclass(frozen=True)
@@ -111,7 +126,34 @@ class XceptionNetwork(Network):
         self.head = linear_head(six, shape, dropout=options.dropout)
         self.feature_dim = self.head.feature_dim
 
+    def adopt(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The public PyTorch Xception's tensors under this network's names; all others as they are."""
+        if "block1.rep.0.conv1.weight" not in weights:
+            return weights
+        return {_own_name(name): value for name, value in weights.items()}
+
     def forward(self, images: Tensor, attention: bool = False) -> NetworkOutput:
         maps = self.exit(self.middle(self.entry(self.stem(images))))
         output: NetworkOutput = self.head(maps.mean(dim=(2, 3)))
         return replace(output, attention={}) if attention else output
+
+
+def _own_name(name: str) -> str:
+    block = re.fullmatch(r"block(\d+)\.(.*)", name)
+    if block:
+        return _block_name(int(block[1]), block[2])
+    return next((ours + name.removeprefix(theirs) for theirs, ours in PUBLIC.items() if name.startswith(theirs)), name)
+
+
+def _block_name(block: int, name: str) -> str:
+    """Our name of a tensor of theirs in block 1 to 12: there a separable convolution is one module, here it is two in a row."""
+    entry, middle = block - 1, block - 1 - len(ENTRY)
+    place = f"entry.{entry}" if middle < 0 else f"middle.{middle}" if middle < MIDDLE else "exit.0"
+    name = re.sub(r"^skip\.", "shortcut.0.", re.sub(r"^skipbn\.", "shortcut.1.", name))
+    layer = re.fullmatch(r"rep\.(\d+)\.(?:(conv1|pointwise)\.)?(.*)", name)
+    if layer:
+        relu_first = int(block > 1)
+        before = (int(layer[1]) - relu_first) // 3  # separable convolutions before this one, each with norm and ReLU
+        within = {"conv1": 0, "pointwise": 1, None: 2}[layer[2]]
+        name = f"main.{relu_first + 4 * before + within}.{layer[3]}"
+    return f"{place}.{name}"

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scores_fixtures
 
 from mien.errors import DataError, UsageError
 
@@ -18,6 +19,7 @@ from mien.lab.evaluation.attention import (  # noqa: E402
     overlay,
     own_maps,
 )
+from mien.lab.evaluation.gallery import right_of_each_class  # noqa: E402
 from mien.lab.networks import NETWORKS, Shape  # noqa: E402
 
 
@@ -116,3 +118,11 @@ def test_grad_cam_looks_at_what_is_pooled(name: str) -> None:
     with last_map(network, images).register_forward_hook(lambda _, given, maps: torch.zeros_like(maps)):
         held = network(images).logits
     assert torch.allclose(held[0], held[1]) and not torch.allclose(*network(images).logits)
+
+
+def test_where_the_network_looks_is_shown_for_a_right_row_of_each_class() -> None:
+    scores = scores_fixtures.made_up(40, skill=2.0)
+    rows = right_of_each_class(scores)
+    right = scores.predictions == scores.labels
+    assert right[rows].all() and list(scores.labels[rows]) == sorted(set(scores.labels[right]))
+    assert all(not right[:row][scores.labels[:row] == scores.labels[row]].any() for row in rows)  # the first of each

@@ -48,7 +48,10 @@ def test_counts_stand_beside_the_printed_ones() -> None:
     variant = {
         "note": "", "input": [3, 80, 80], "classes": 7, "trainable": 19_630_279, "fixed": 11_132_928,
         "keras_total": 30_800_000, "macs": 4_719_000_000,
-        "published": [{"table": "Table 2", "column": "params", "value": 19.8, "unit": "M"}],
+        "published": [
+            {"table": "Table 2", "column": "params", "value": 19.8, "unit": "M"},
+            {"table": "Table 11", "column": "#Parameters", "value": 24_545_839, "unit": "count"},
+        ],
     }  # fmt: skip
     rows = [
         {"table": "Table 6", "row": "LBAN-IL", "column": "FER-2013 Acc", "value": 73.11, "unit": "%", "quoted": ""},
@@ -61,7 +64,7 @@ def test_counts_stand_beside_the_printed_ones() -> None:
         )
     )  # fmt: skip
     for expected in (
-        "19,630,279", "11,132,928", "30,800,000", "4719.0", "19.8 M (Table 2)", "lr = 0.001", "D1: why",
+        "19,630,279", "11,132,928", "30,800,000", "4719.0", "19.8 M (Table 2); 24545839 count (Table 11)", "lr = 0.001", "D1: why",
         "published, Table 6", "  LBAN-IL: FER-2013 Acc 73.11 %", "  BoVW (quoted): FER-2013 Acc 67.48 %",
     ):  # fmt: skip
         assert expected in text

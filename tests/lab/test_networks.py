@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mien.errors import ModelError, UsageError
+from mien.lab import methods
 from mien.lab.networks import NETWORKS, Network, Shape
 from mien.lab.networks.counts import count
 from mien.lab.networks.efficientface import EfficientFace
@@ -253,6 +254,28 @@ def test_fixed_filters_follow_their_seed_and_travel_with_the_state() -> None:
     assert torch.equal(one.state_dict()[name], same.state_dict()[name])
     assert not torch.equal(one.state_dict()[name], other.state_dict()[name])
     assert name not in dict(one.named_parameters())
+
+
+def test_lbans_maps_are_those_of_fig_6() -> None:
+    network = Lban(width=0.125).build(Shape(1, 7, 40)).eval()
+    with torch.no_grad():
+        seen = network(images(Shape(1, 7, 40)), attention=True).attention
+    assert list(seen) == ["lbab1 trunk", "lbab1", "lbab1 output", "lbab2", "lbab3"]
+    assert seen["lbab1"].min() > 0 and seen["lbab1"].max() < 1 and seen["lbab1 trunk"].max() > 0
+    assert torch.allclose(seen["lbab1 output"], (1 + seen["lbab1"]) * seen["lbab1 trunk"])
+    with torch.no_grad():
+        assert (
+            Lban(width=0.125, attention=False).build(Shape(1, 7, 40))(images(Shape(1, 7, 40)), attention=True).attention
+            == {}
+        )
+
+
+def test_a_resnets_dropout_stands_before_each_linear_layer_of_its_head() -> None:
+    head = ResNet18(width=0.125, head=128, dropout=0.5).build(Shape(1, 7, 32)).head
+    head.embed, head.activation, head.classify = nn.Identity(), nn.Identity(), nn.Identity()
+    dropped = head(torch.ones(1, 10_000)).logits
+    assert 0.7 < (dropped == 0).float().mean() < 0.8  # of two in a row each leaves a half
+    assert methods.load("lban-il").variants["resnet18"].network.dropout == 0.5
 
 
 def test_lban_at_40_gives_128_features() -> None:

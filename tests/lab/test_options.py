@@ -26,6 +26,7 @@ from mien.lab.training.trainer import Source, train
 
 REFUSED: tuple[tuple[str, str, str], ...] = (  # method, setting, what is said
     ("mscar", "batch=0", "batch=0: expected 1 or more"),
+    ("lban-il", "loss.centre_deviation=0", "Islets: centre_deviation=0.0: expected a number above 0 beside pull=0.2"),
     ("mscar", "epochs=0", "epochs=0: expected 1 or more"),
     ("mscar", "lr=-1", "lr=-1.0: expected a number above 0"),
     ("mscar", "lr=1e999", "lr=inf: expected a number above 0"),

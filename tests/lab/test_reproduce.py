@@ -96,7 +96,7 @@ def test_every_number_has_a_cell_and_each_run_is_made_once(tmp_path: Path) -> No
         ("weak", "fer2013", 0), ("weak", "fer2013", 1), ("strong", "fer2013", 0), ("strong", "fer2013", 1),
         ("strong", "absent", 0), ("strong", "absent", 1),
     ]  # fmt: skip
-    cells = cells_of(tmp_path, problems=problems, counts=lambda variant: {"parameters": 19_630_279})
+    cells = cells_of(tmp_path, problems=problems, counts=lambda variant: {"parameters": 19_630_279, "trainable": 5_000})
     assert [cell.published for cell in cells] == list(PAPER.published)
     assert [cell.status.split(":")[0] for cell in cells] == [
         "measured", "measured", "no data", "quoted from DNNRL", "measured", "counted",

@@ -119,6 +119,7 @@ def test_the_command_line_measures_on_other_data_and_draws_the_figure(
     page = (out / "ad-corre-cpu-ferplus-figure4.html").read_text(encoding="utf-8")
     assert page.count("<img") == 3  # the same run stands for the paper's three datasets
     assert "rows can be compared with each other" in page
+    assert "affectnet: fear -&gt; surprise" in page and "which is the truth is ours" in page  # its printed numbers
     assert (out / "ad-corre/cpu/ad-corre--ferplus/seed0" / SCORES).is_file()
 
 
@@ -215,6 +216,19 @@ def test_the_lbans_row_counts_what_learns_and_the_lbcs_all(tmp_path: Path) -> No
     found = {cell.published.row: cell.measured.mean for cell in cells if cell.status == "counted"}
     assert found["LBAN"] == pytest.approx(19.630279)
     assert found["LBC"] == pytest.approx(counted(method, "lbc")["parameters"] / 1e6)
+
+    how = {cell.published.row: cell.measured.how for cell in cells if cell.status == "counted"}
+    assert how["LBAN"] == "counted from the network: 19,630,279 that learn, 30,763,207 in all"
+
+
+def test_the_papers_own_validation_rows_choose_the_epoch_where_it_draws_some() -> None:
+    wcl = job("wcl", "affectnet", method="wcl")
+    assert source_of(wcl, Conduct()).select_on == "valid"
+    assert source_of(wcl, Conduct(report_on="valid")).select_on == "holdout"  # they are reported then
+    assert source_of(wcl, Conduct(select_on="holdout")).select_on == "holdout"
+    assert source_of(job("wcl", "fer2013", method="wcl"), Conduct()).select_on == "holdout"
+    said = introduction(methods.load("wcl"), Plan("cpu", 1), Conduct(), [wcl, job("wcl", "rafdb", method="wcl")])
+    assert "Epochs are chosen on a fixed tenth of train or valid." in said
 
 
 def test_a_page_of_some_rows_leaves_the_whole_tables_page_alone() -> None:

@@ -15,7 +15,10 @@ Root = Annotated[
     Path | None, typer.Option("--root", metavar="DIR", help="Where the dataset lies, as its owner ships it.")
 ]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The folder to write.")]
-Rule = Annotated[str | None, typer.Option("--label-rule", metavar="RULE", help="How votes become labels (FER+).")]
+Rule = Annotated[
+    str | None,
+    typer.Option("--label-rule", metavar="RULE", help="How FER+ votes become labels; which classes (AffectNet, CK+)."),
+]
 Protocol = Annotated[str | None, typer.Option("--protocol", metavar="NAME", help="A paper's split, e.g. ad-corre.")]
 Fold = Annotated[int | None, typer.Option("--fold", help="Which fold, from 1, where the dataset has folds.")]
 Partial = Annotated[bool, typer.Option("--allow-partial", help="Go on although counts are not the official ones.")]

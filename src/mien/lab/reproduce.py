@@ -233,7 +233,11 @@ def _counted(number: "Published", counts: Callable[[str], Mapping[str, float]] |
     if found is None:
         return Cell(number, status=f"not counted: no {number.metric} for {number.variant}")
     value = found / COUNTED[number.unit]
-    return Cell(number, Measured((value,), value, None, None, "counted from the network", (), "", None), "counted")
+    how = "counted from the network"
+    if number.metric in ("parameters", "trainable"):  # papers count either: both are told
+        counted = counts(number.variant)
+        how += f": {counted['trainable']:,.0f} that learn, {counted['parameters']:,.0f} in all"
+    return Cell(number, Measured((value,), value, None, None, how, (), "", None), "counted")
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,10 @@ REPORTED = {
     "sfew": "valid",  # nor were these labels
 }
 TOGETHER = "ad-corre"  # FER-2013's protocol whose test is PublicTest and PrivateTest (Table 4)
-# How a paper divided a dataset, where it is not the dataset's default: options of `datasets.load`, or "split".
+HOLDOUT = "holdout"
+# How a paper divided a dataset, where it is not the dataset's default: options of `datasets.load`, "split" or "select_on".
 DIVIDED: Mapping[tuple[str, str], Mapping[str, str]] = {
-    ("wcl", "affectnet"): {"protocol": "wcl", "split": "test"},  # which draws its own test set
+    ("wcl", "affectnet"): {"protocol": "wcl", "split": "test", "select_on": "valid"},  # it draws its own sets
     ("ad-corre", "affectnet"): {"label_rule": "7-class"},  # the classes of its paper's tables
     ("mscar", "ckplus"): {"protocol": "mscar"},  # as its paper divides it
 }
@@ -52,13 +53,14 @@ DIVIDED: Mapping[tuple[str, str], Mapping[str, str]] = {
 @dataclass(frozen=True)
 class Conduct:
     """How all runs of a reproduction are made. root: where the datasets lie. settings: KEY=VALUE changes of every
-    recipe, or VARIANT:KEY=VALUE of one variant's. select_on: what epochs are chosen by, "holdout" or "valid".
-    report_on: the reported split, None for the usual one. weights: start ("VGGFace2", "" for rows that name none) ->
+    recipe, or VARIANT:KEY=VALUE of one variant's. select_on: what epochs are chosen by, "holdout" or "valid"; None for "valid"
+    where the paper's own division has such rows and they are not reported, else "holdout". report_on: the reported split, None
+    for the usual one. weights: start ("VGGFace2", "" for rows that name none) ->
     checkpoint. teacher: a run folder, for variants that learn from one. threads: of the CPU, None for all cores."""
 
     root: Path | None = None
     settings: tuple[str, ...] = ()
-    select_on: str = "holdout"
+    select_on: str | None = None
     report_on: str | None = None
     weights: Mapping[str, Path] | None = None
     teacher: Path | None = None
@@ -66,7 +68,7 @@ class Conduct:
     allow_partial: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in (("select_on", ("holdout", "valid")), ("report_on", (None, "valid", "test"))):
+        for name, allowed in (("select_on", (None, HOLDOUT, "valid")), ("report_on", (None, "valid", "test"))):
             found = getattr(self, name)
             if found not in allowed:
                 expected = ", ".join(word for word in allowed if word)
@@ -228,12 +230,12 @@ def source_of(job: Job, conduct: Conduct) -> Source:
     """Where the job's training rows come from, divided as its paper divided them. Raises UsageError where epochs would
     be chosen on the rows that are reported."""
     options = _division(job, conduct)
-    split = options.pop("split")
+    split, select_on = options["split"], options["select_on"]
     reported = {split, "valid"} if split == "test" and options.get("protocol") == TOGETHER else {split}
-    if conduct.select_on in reported:
+    if select_on in reported:
         raise UsageError(f"{job.dataset} {split} is reported, so it cannot choose the epoch: pass --select-on holdout")
     return Source(
-        job.dataset, conduct.root, fold=job.fold, select_on=conduct.select_on, allow_partial=conduct.allow_partial,
+        job.dataset, conduct.root, fold=job.fold, select_on=select_on, allow_partial=conduct.allow_partial,
         protocol=options.get("protocol"), label_rule=options.get("label_rule"),
     )  # fmt: skip
 
@@ -242,6 +244,8 @@ def _division(job: Job, conduct: Conduct) -> dict[str, str]:
     found = {"split": REPORTED.get(job.dataset, "test"), **DIVIDED.get((job.method, job.dataset), {})}
     if conduct.report_on is not None:
         found["split"] = conduct.report_on
+    own = found.get("select_on", HOLDOUT)
+    found["select_on"] = conduct.select_on or (HOLDOUT if own == found["split"] else own)
     if (job.method, job.dataset, found["split"]) == ("ad-corre", "fer2013", "test"):
         found["protocol"] = TOGETHER
     return found
@@ -280,7 +284,7 @@ def remember(folder: Path, conduct: Conduct) -> None:
     runs add the fingerprints of their rows. Raises UsageError when the folder's runs were asked otherwise."""
     asked: dict[str, Any] = {
         "settings": list(conduct.settings),
-        "select_on": conduct.select_on,
+        "select_on": conduct.select_on or HOLDOUT,
         "report_on": conduct.report_on,
     }
     files = {f"pretrained {start}": path for start, path in (conduct.weights or {}).items()}
@@ -368,7 +372,10 @@ def introduction(method: Method, plan: Plan, conduct: Conduct, wanted: Iterable[
         lines.append(f"Only rows like {plan.rows!r}.")
     if epochs:
         lines.append(f"Every run trains {' or '.join(map(str, sorted(epochs)))} epochs.")
-    lines.append(f"Epochs are chosen on {'a fixed tenth of train' if conduct.select_on == 'holdout' else 'valid'}.")
+    chosen = {_division(job, conduct)["select_on"] for job in wanted}
+    words = {HOLDOUT: "a fixed tenth of train", "valid": "valid"}
+    if chosen:
+        lines.append(f"Epochs are chosen on {' or '.join(words[rows] for rows in sorted(chosen))}.")
     if start := (conduct.weights or {}).get(""):
         lines.append(f"Rows that name no start begin from {start.name}.")
     elif method.starts_from:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from mien.lab.training.export import TrainedRun
 
 SHOWN = 10  # faces of a grid
-LOOKED_AT = 4  # faces with attention maps
 
 
 def grids(scores: Scores, data: FaceDataset) -> list[Picture]:
@@ -40,6 +39,12 @@ def right_rows(scores: Scores, count: int) -> np.ndarray:
     return right[np.linspace(0, len(right) - 1, min(count, len(right))).astype(int)]
 
 
+def right_of_each_class(scores: Scores) -> np.ndarray:
+    """The first right row of each class that has one, in the classes' order."""
+    right = np.flatnonzero(scores.predictions == scores.labels)
+    return right[np.unique(scores.labels[right], return_index=True)[1]]
+
+
 def _caption(scores: Scores, row: int) -> str:
     truth, answer = scores.classes[scores.labels[row]], scores.classes[scores.predictions[row]]
     words = truth if truth == answer else f"{truth}\nas {answer}"  # two lines: neighbours must not run into each other
@@ -47,12 +52,12 @@ def _caption(scores: Scores, row: int) -> str:
 
 
 def looks(run: "TrainedRun", scores: Scores, data: FaceDataset) -> list[Picture]:
-    """A few right rows with the network's own attention maps and Grad-CAM of the answer."""
+    """A right row of each class with the network's own attention maps and Grad-CAM of the answer."""
     import torch
 
     from mien.lab.training.module import centre_window
 
-    rows = right_rows(scores, LOOKED_AT)
+    rows = right_of_each_class(scores)
     if not len(rows):
         return []
     spec, network = run.card.input, run.module.network

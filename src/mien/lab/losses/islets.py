@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mien.errors import UsageError
 from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.losses.centres import CentreInit, Centres, class_means
 from mien.lab.losses.inputs import Inputs, full_precision, inputs
@@ -53,6 +54,14 @@ class Islets(Options):
     classification: Classification = "softmax"
 
     embeddings = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pull and not self.centre_deviation:  # a class that the first batch lacks would stay at 0
+            raise UsageError(
+                f"{type(self).__name__}: centre_deviation={self.centre_deviation!r}: expected a number above 0 beside "
+                f"pull={self.pull!r}: a centre at 0 has no cosine, and eq. 4 then throws it far away"
+            )
 
     def build(self, task: Task) -> Loss:
         return IsletsLoss(self, task)

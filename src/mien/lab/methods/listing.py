@@ -72,7 +72,7 @@ def page(found: dict[str, Any]) -> Iterable[str]:
     yield f"{'variant':<24}{'input':<12}{'trainable':>12}{'fixed':>12}{'Keras total':>13}{'MMACs':>9}  published"
     for key, variant in found["variants"].items():
         channels, side, _ = variant["input"]
-        printed = "; ".join(f"{p['value']:g} {p['unit']} ({p['table']})" for p in variant["published"]) or "-"
+        printed = "; ".join(f"{p['value']:.10g} {p['unit']} ({p['table']})" for p in variant["published"]) or "-"
         yield (
             f"{key:<24}{f'{channels}x{side}x{side}':<12}{variant['trainable']:>12,}{variant['fixed']:>12,}"
             f"{variant['keras_total']:>13,}{variant['macs'] / 1e6:>9.1f}  {printed}"

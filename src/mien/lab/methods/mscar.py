@@ -3,7 +3,7 @@
 Fei Wang, Haijun Zhang: "Multiscale Convolutional Attention-based Residual Network Expression Recognition", Journal of
 Internet Technology, 2023, DOI 10.53106/160792642023092405015. No code was published.
 
-Network: networks/mscar.py (Figs. 1-4). Loss: losses/cosine.py (eq. 4). Deviations D1-D10 are in `DEVIATIONS` below.
+Network: networks/mscar.py (Figs. 1-4). Loss: losses/cosine.py (eq. 4). Deviations: `DEVIATIONS` below.
 """
 
 from dataclasses import replace
@@ -34,6 +34,8 @@ DEVIATIONS = {
     "narrower zoom, so that it runs on two cores.",
     "D10": "zoom_range=.3 is drawn as a magnification of 0.7 to 1.3; Keras draws its inverse so (0.77 to 1.43).",
     "D11": "Initial weights, BatchNorm's eps and momentum and Adam's eps are PyTorch's defaults, not TensorFlow 2.4's.",
+    "D12": "CK+'s frames are taken whole and squeezed to a square: no way of cutting the faces is stated. `mien data "
+    "align ckplus` makes upright crops with our detector.",
 }
 
 PAPER = Recipe(

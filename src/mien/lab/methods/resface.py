@@ -22,7 +22,7 @@ DEVIATIONS = {
     "D2": "The local-feature extractor's layers are ours: the paper gives conv1's output, the four patches and the "
     "transposed convolution only. Its 0.092 M fits the printed +0.1 M for ResNet-18.",
     "D3": "The printed parameter counts cannot be met: a plain ResNet-18 has 11.18 M and ResNet-50 23.52 M (the paper's "
-    "own Table 5 quotes them), and MFLOPs divided by parameters is 162.66 in every ablation row, so that column was "
+    "own Table 5 quotes them), and MFLOPs divided by parameters is 162.64 to 162.66 in every ablation row, so that column was "
     "not measured. network.width=0.953 (depth 18) and 0.719 (depth 50) come near rows A.",
     "D4": "The network trains from a random start, as lr 0.1 suggests; pass --pretrained PATH for the other reading.",
     "D5": "The label-distribution generator is a ResNet-50 trained on the same training set (mien train ldg). The paper's "

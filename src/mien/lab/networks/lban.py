@@ -149,14 +149,14 @@ class AttentionBlock(nn.Module):
         )
         self.mask = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(N, C, H, W) -> the output and the mask M in (0, 1), both of that shape; no mask without attention."""
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(N, C, H, W) -> the output, the trunk T and the mask M in (0, 1), all of that shape; no mask without attention."""
         trunk = self.trunk(maps)
         if not self.attend:
-            return trunk, None
+            return trunk, trunk, None
         decoded = self._hourglass(maps) if len(self.upsample) else self._flat(maps)
         mask = torch.sigmoid(self.mask(F.relu(decoded)))
-        return (1 + mask) * trunk, mask
+        return (1 + mask) * trunk, trunk, mask
 
     def _hourglass(self, maps: Tensor) -> Tensor:
         skips = []
@@ -182,7 +182,8 @@ def _pooled_side(size: int, pooling: str) -> int:
 
 
 class LbanNetwork(Network):
-    """Attention: the masks "lbab1", "lbab2", "lbab3", each (N, C, h, w) in (0, 1)."""
+    """Attention: the masks "lbab1", "lbab2", "lbab3", each (N, C, h, w) in (0, 1), and of the first block what Fig. 6 shows beside
+    its mask: "lbab1 trunk" T and "lbab1 output" (1 + M) T."""
 
     def __init__(self, options: Lban, shape: Shape) -> None:
         super().__init__()
@@ -199,16 +200,17 @@ class LbanNetwork(Network):
         self.feature_dim = self.head.feature_dim
 
     def forward(self, images: Tensor, attention: bool = False) -> NetworkOutput:
-        maps, masks = self.stem(images), {}
+        maps = self.stem(images)
+        seen: dict[str, Tensor] = {}
         for i in range(1, len(SAMPLINGS) + 1):
             maps = self.get_submodule(f"transition{i}")(maps)
-            maps, mask = self.get_submodule(f"lbab{i}")(maps)
+            maps, trunk, mask = self.get_submodule(f"lbab{i}")(maps)
             if mask is not None:
-                masks[f"lbab{i}"] = mask
+                seen |= {f"lbab{i}": mask} if i > 1 else {"lbab1 trunk": trunk, "lbab1": mask, "lbab1 output": maps}
         pooled = self.pool(self.maps(maps))
         by_mean = isinstance(self.head, EmbeddingHead)
         output = self.head(pooled.mean(dim=(2, 3)) if by_mean else pooled.flatten(1))
-        return replace(output, attention=masks) if attention else output
+        return replace(output, attention=seen) if attention else output
 
 
 def _head(options: Lban, shape: Shape, channels: int) -> FeatureHead | EmbeddingHead:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mien.lab.batch import NetworkOutput
-from mien.lab.networks.heads import EmbeddingHead, FeatureHead, Head, LinearHead
+from mien.lab.networks.heads import FeatureHead, Head, linear_head
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d, Vggface2Input
 from mien.lab.options import Options
@@ -33,7 +33,7 @@ class ResNet50(Options):
     and max pooling) or "small" (3x3 stride 1, for pictures under about 64 px). input_norm: "recipe" leaves the recipe's
     mean and deviation alone; "vggface2" puts BGR minus VGGFace2's mean in front (the recipe's are then 0 and 1).
     stride: which convolution of a bottleneck strides, and where the stem's pooling begins: "first" as caffe and VGGFace2,
-    "second" as torchvision.
+    "second" as torchvision. dropout: before each linear layer of the head; a head of embeddings takes Ad-Corre's where it is 0.
     """
 
     width: float = 1.0
@@ -42,6 +42,7 @@ class ResNet50(Options):
     stem: Literal["imagenet", "small"] = "imagenet"
     input_norm: Literal["recipe", "vggface2"] = "recipe"
     stride: Stride = "first"
+    dropout: float = 0.0
 
     @property
     def depth(self) -> int:
@@ -201,8 +202,8 @@ class ResNetNetwork(Network):
 
 
 def _head(options: ResNet50, shape: Shape, pooled: int) -> Head:
-    if shape.embeddings:
-        return EmbeddingHead(pooled, shape.embeddings, shape.classes)
-    if options.head:
-        return FeatureHead(pooled, options.head, shape.classes, activation=options.head_activation)
-    return LinearHead(pooled, shape.classes)
+    if options.head and not shape.embeddings:
+        return FeatureHead(
+            pooled, options.head, shape.classes, dropout=options.dropout, activation=options.head_activation
+        )
+    return linear_head(pooled, shape, dropout=options.dropout or None)

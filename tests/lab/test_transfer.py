@@ -312,6 +312,11 @@ def test_a_runs_report_shows_where_its_network_looks(world: dict[str, Path], tmp
     judge(world["teacher"], data, tmp_path / "out", page=page, faces=True)
     text = page.read_text(encoding="utf-8")
     assert "Where the network looks: Grad-CAM." in text  # a ResNet has no maps of its own
+    counts, told = (
+        runs.read(world["teacher"])["parameters"],
+        json.loads((tmp_path / "out" / "metrics.json").read_text())["model"],
+    )
+    assert (told["trainable"], told["parameters"]) == (counts["trainable"], counts["trainable"] + counts["fixed"])
     assert "Learning curves" in text
 
 

@@ -146,7 +146,8 @@ def open_model(path: Path, *, checkpoint: str = "best.ckpt") -> Opened:
         from mien.lab.training.export import TrainedRun
 
         run = TrainedRun(path, checkpoint=checkpoint)
-        costs = {"parameters": sum(run.facts["parameters"].values()), "macs": run.facts["macs"]}
+        counts = run.facts["parameters"]
+        costs = {"parameters": sum(counts.values()), "trainable": counts["trainable"], "macs": run.facts["macs"]}
         facts |= {"selection_rule": run.facts["selection_rule"], "seed": run.facts["seed"]}
         return Opened(run, facts, costs, path, run.recipe.views)
     if path.suffix != ".onnx":

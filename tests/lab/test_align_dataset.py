@@ -77,6 +77,23 @@ def test_given_boxes_are_used(shared: Callable[[str], Path], tmp_path: Path) -> 
     assert float(row["left_eye_x"]) > face.width, "the smaller face on the right, which the box names"
 
 
+def test_a_part_has_its_boxes_too(tmp_path: Path) -> None:
+    layouts.write("expw", tmp_path / "expw", rows=20)
+    found = []
+    for split in ("all", "train"):
+        data = datasets.load("expw", tmp_path / "expw", split=split, protocol="every", allow_partial=True)
+        align([data[:6]], tmp_path / split, root=tmp_path / "expw", side=32)
+        table = rows(tmp_path / split)
+        told = [(row["status"], row["left"], (tmp_path / split / row["path"]).read_bytes()) for row in table]
+        found.append(dict(zip(data.ids, told, strict=False)))
+    whole, part = found
+    assert len(part) == 6
+    both = whole.keys() & part.keys()
+    assert both
+    assert {name: part[name] for name in both} == {name: whole[name] for name in both}
+    assert "whole" not in {status for status, *_ in part.values()}
+
+
 def test_every_picture_has_a_row_and_a_reason(tmp_path: Path) -> None:
     data = own(tmp_path / "own")
     broken = tmp_path / "own" / data.ids[2]
@@ -163,6 +180,46 @@ def test_rows_that_came_later_need_a_new_folder(tmp_path: Path) -> None:
         DataError, match=r"has changed since it was aligned: 1 of 7 .*; run `mien data align` into a new folder"
     ):
         datasets.load("folder", tmp_path / "out", split="train")
+
+
+@pytest.mark.parametrize(
+    ("file", "kept", "told"),
+    [
+        ("align.json", b'{"name"', "not JSON"),
+        ("align.json", b"[]", "holds list, expected a JSON object"),
+        ("align.json", b'{"name": "folder"}', "lacks root, side, margin, splits"),
+        ("manifest.csv", b"\xff\n", "cannot be read"),
+        ("manifest.csv", b"split,row\n", "its first line is not split,row,id"),
+        ("manifest.csv", None, "cannot be read"),
+    ],
+)
+def test_a_damaged_file_is_named(file: str, kept: bytes | None, told: str, tmp_path: Path) -> None:
+    data = own(tmp_path / "own", 2)
+    align([data], tmp_path / "out", root=tmp_path / "own", side=24)
+    if kept is None:
+        (tmp_path / "out" / file).unlink()
+    else:
+        (tmp_path / "out" / file).write_bytes(kept)
+    message = rf"{file}: {told}.*; run `mien data align` into a new folder$"
+    with pytest.raises(DataError, match=message):
+        datasets.load("folder", tmp_path / "out", split="train")
+    if kept is not None:
+        with pytest.raises(DataError, match=message):
+            align([data], tmp_path / "out", root=tmp_path / "own", side=24)
+
+
+def test_an_original_that_moved_is_told(tmp_path: Path) -> None:
+    """And what the message says helps."""
+    data = own(tmp_path / "own", 2)
+    align([data], tmp_path / "out", root=tmp_path / "own", side=24)
+    (tmp_path / "own").rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        DataError, match=r"out was aligned from .*own, which is not there; .* its new place as root in .*align.json$"
+    ):
+        datasets.load("folder", tmp_path / "out", split="train")
+    settings = tmp_path / "out/align.json"
+    settings.write_text(settings.read_text().replace(str(tmp_path / "own"), str(tmp_path / "elsewhere")))
+    assert datasets.load("folder", tmp_path / "out", split="train").ids == data.ids
 
 
 def test_two_do_not_align_into_one_folder(tmp_path: Path) -> None:

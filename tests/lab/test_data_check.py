@@ -143,6 +143,15 @@ def test_what_the_loader_notes_stands_with_the_split(tmp_path: Path) -> None:
     assert output.count("; columns not used: 'gender'") == 3
 
 
+def test_an_absent_picture_of_a_table_fails(tmp_path: Path) -> None:
+    """There is no official count that would tell."""
+    layouts.write("csv", tmp_path / "own", rows=20)
+    next((tmp_path / "own/pictures").iterdir()).unlink()
+    status, output = run("check", "csv", "--root", tmp_path / "own/faces.csv")
+    assert status == 1
+    assert "1 pictures are not in" in output
+
+
 @pytest.mark.parametrize("name", ["folder", "fer2013"])
 def test_without_a_root_the_cause_is_all_that_is_said(name: str) -> None:
     with pytest.raises(DataError, match=f"^{name} lies in files: pass --root the place where it lies$"):

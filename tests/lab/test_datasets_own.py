@@ -78,8 +78,17 @@ def test_pictures_in_folders_of_an_expressions_folder_are_read(tmp_path: Path) -
         for name in ("happy/a.png", "happy/linked/c.png", "happy/s10/b/a.png", "happy/s2/a.png", "sad/a.png")
     )
     assert data.labels.tolist() == [0, 0, 0, 0, 1]
+    assert data.groups == {"folder": ("", "linked", "s10/b", "s2", "")}
     assert data[2].image.shape == (5, 6, 3)
     assert len(datasets.load("folder", tmp_path, split="valid")) == 5
+
+
+def test_an_expressions_folder_is_no_group(tmp_path: Path) -> None:
+    """Accuracy by group would be recall by class."""
+    for name in ("happy/a.png", "happy/ann/a.png", "sad/a.png", "sad/ann/a.png"):
+        save(tmp_path / name)
+    data = datasets.load("folder", tmp_path, split="all")
+    assert data.groups == {"folder": ("", "ann", "", "ann")}
 
 
 def test_owners_layouts_are_not_searched_deeper(tmp_path: Path) -> None:
@@ -141,6 +150,28 @@ def test_a_label_that_its_votes_contradict_is_noted(tmp_path: Path) -> None:
     data = datasets.load("csv", table(tmp_path, text), split="train")
     assert data.labels.tolist() == [0, 1]
     assert data.note == "the label is not the likeliest p_ class in 1 of 2 rows"
+
+
+def test_a_tables_absent_pictures_may_be_left_out(tmp_path: Path) -> None:
+    """With their votes and groups."""
+    rows = ("a.png,happy,s1,1,0", "gone.png,happy,s2,0,1", "b.png,sad,s3,1,3", "c.png,happy,s4,1,4")
+    file = table(tmp_path, "\n".join(["path,label,subject,p_happy,p_sad", *rows]))
+    with pytest.raises(DataError, match=r"1 pictures are not in .*gone.png.*--allow-partial"):
+        datasets.load("csv", file, split="all")
+    data = datasets.load("csv", file, split="all", allow_partial=True)
+    assert data.ids == ("a.png", "b.png", "c.png")
+    assert data.labels.tolist() == [0, 1, 0]
+    assert data.groups == {"subject": ("s1", "s3", "s4")}
+    np.testing.assert_allclose(data.votes, [[1, 0], [0.25, 0.75], [0.2, 0.8]])
+    assert data.note == "1 pictures absent: gone.png; the label is not the likeliest p_ class in 1 of 3 rows"
+
+
+def test_a_table_without_validation_rows_is_told_the_way(tmp_path: Path) -> None:
+    file = table(tmp_path, "path,label,split\na.png,happy,train\nb.png,sad,test\n")
+    with pytest.raises(
+        AbsentSplitError, match=r"csv valid .*: no labelled face; .*to train without, pass --select-on holdout"
+    ):
+        datasets.load("csv", file, split="valid")
 
 
 def test_table_tells_the_person_and_attributes_and_names_what_it_does_not_use(tmp_path: Path) -> None:

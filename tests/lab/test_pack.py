@@ -1,6 +1,7 @@
 """Packs: the same faces as before, in tar files that other tools read, without walking them or holding them in
 memory."""
 
+import gc
 import json
 import multiprocessing
 import pickle
@@ -19,7 +20,7 @@ from mien import writing
 from mien.errors import DataError, UsageError
 from mien.lab import datasets
 from mien.lab.data_cli import app
-from mien.lab.datasets import layouts, shards, synthetic
+from mien.lab.datasets import fer2013, layouts, shards, synthetic
 from mien.lab.datasets.dataset import FaceDataset
 from mien.lab.datasets.face_files import FaceFiles, Listing, dataset
 from mien.lab.datasets.pack import Encoding, pack
@@ -69,6 +70,16 @@ def test_shards_are_webdataset_tars(faces: FaceDataset, tmp_path: Path) -> None:
     assert content["00000010.jpg"] == faces.read.path(10).read_bytes()  # type: ignore[attr-defined]
 
 
+def test_the_pictures_of_a_fold_are_copied_byte_by_byte(tmp_path: Path) -> None:
+    layouts.write("ckplus", tmp_path / "ckplus", rows=24)
+    fold = datasets.load("ckplus", tmp_path / "ckplus", split="test", fold=1, allow_partial=True)
+    pack([fold], tmp_path / "pack", fold=1)
+    packed = datasets.load("ckplus", tmp_path / "pack", split="test", fold=1)
+    assert_equal(fold, packed)
+    held = [packed.read.encoded(row) for row in range(len(packed))]  # type: ignore[attr-defined]
+    assert held == [(tmp_path / "ckplus" / name).read_bytes() for name in fold.ids]
+
+
 def test_packing_twice_gives_the_same_bytes(faces: FaceDataset, tmp_path: Path) -> None:
     for name in ("one", "two"):
         pack([faces], tmp_path / name)
@@ -99,6 +110,16 @@ def test_a_protocols_test_split_is_packed(name: str, protocol: str, tmp_path: Pa
     packed = datasets.load(name, tmp_path / "pack", split="test", protocol=protocol)
     held = datasets.load(name, tmp_path / name, split="test", protocol=protocol, allow_partial=True)
     assert (packed.ids, packed.split, packed.fingerprint) == (held.ids, held.split, held.fingerprint)
+
+
+def test_test_is_test_beside_a_protocols_test(tmp_path: Path) -> None:
+    layouts.write("fer2013", tmp_path / "fer2013", rows=40)
+    asked = ({"split": "test"}, {"split": "test", "protocol": "ad-corre"})
+    test, both = (datasets.load("fer2013", tmp_path / "fer2013", allow_partial=True, **options) for options in asked)
+    assert (test.split, both.split) == ("test", fer2013.PUBLIC_PRIVATE)
+    pack([test, both], tmp_path / "pack")
+    for data in (test, both):
+        assert_equal(data, datasets.load("fer2013", tmp_path / "pack", split=data.split))
 
 
 def test_boxes_are_cut_before_packing(tmp_path: Path) -> None:
@@ -153,9 +174,47 @@ def test_damage_is_explained(faces: FaceDataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "kept", "told"),
+    [
+        ("pack.json", b"[]", "holds list, expected a JSON object"),
+        ("pack.json", b'{"version": 1}', "lacks name, splits"),
+        ("train.votes.npy", b"", "cannot be read"),
+        ("train.votes.npy", 200, "cannot be read"),
+        ("train.votes.npy", "valid.votes.npy", r"shape \(10, 8\), expected 30 rows"),
+        ("train.index.npy", 100, "cannot be read"),
+        ("train.groups.json", 20, "not JSON"),
+        ("train.groups.json", b'{"subject": ["a"], "gender": 3}', "subject, gender not of 30 values"),
+    ],
+)
+def test_a_damaged_file_is_named(file: str, kept: bytes | int | str, told: str, tmp_path: Path) -> None:
+    """kept: of its bytes, how many are left; or what it holds instead; or whose bytes."""
+    out = tmp_path / "pack"
+    parts = {"train": 30, "valid": 10}
+    pack([datasets.load("synthetic", None, split=split)[:rows] for split, rows in parts.items()], out)
+    assert len(datasets.load("synthetic", out, split="train")) == 30
+    if isinstance(kept, int):
+        kept = (out / file).read_bytes()[:kept]
+    (out / file).write_bytes(kept if isinstance(kept, bytes) else (out / kept).read_bytes())
+    with pytest.raises(DataError, match=rf"{file}: {told}.*; pack the dataset again$"):
+        shards.load(out, split="train")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc")
+def test_a_pack_that_is_dropped_leaves_no_file_open(faces: FaceDataset, tmp_path: Path) -> None:
+    pack([faces], tmp_path / "pack", rows_per_shard=10)
+    for _ in range(5):
+        data = datasets.load("rafdb", tmp_path / "pack", split="train")
+        copy = pickle.loads(pickle.dumps(data.read))
+        assert [data.read(row).sum() for row in range(23)] == [copy(row).sum() for row in range(23)]
+    del data, copy
+    gc.collect()
+    assert not [file for file in Path("/proc/self/fd").iterdir() if tmp_path.resolve() in file.resolve().parents]
+
+
+@pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"name": "sfew"}, "packed with name 'rafdb', asked for 'sfew'"),
+        ({"name": "sfew"}, "holds rafdb packed, asked for sfew; name the right --data or --root$"),
         ({"split": "test"}, "split 'test' was not packed; it holds train"),
         ({"fold": 2}, "packed with fold None, asked for 2"),
         ({"label_rule": "compound"}, "packed with label rule 'basic'"),

@@ -145,7 +145,7 @@ def _official(name: str, root: Path, asked: _Asked) -> FaceDataset:
         case "folder":
             return folder.load(root, split=split, fold=asked.fold)
         case _:
-            return csvfile.load(root, split=split, fold=asked.fold)
+            return csvfile.load(root, split=split, fold=asked.fold, allow_partial=partial)
 
 
 def _aligned(name: str, root: Path, asked: _Asked) -> FaceDataset:

@@ -33,7 +33,7 @@ from mien.faces.detect import Detection
 from mien.faces.mtcnn import Mtcnn
 from mien.lab.datasets import ALIGNED
 from mien.lab.datasets.dataset import FaceDataset, fingerprint
-from mien.lab.datasets.face_files import FaceFiles, read_text
+from mien.lab.datasets.face_files import FaceFiles, read_object
 from mien.lab.datasets.fer2013 import TEMPLATE
 from mien.lab.orphans import end_with_parent
 
@@ -41,6 +41,7 @@ MANIFEST = "manifest.csv"
 SIDE = 100  # px, as LBAN-IL's; 224 for networks with ImageNet's input
 MIN_FACE = 20  # px, MTCNN's published minimum: datasets hold small faces on purpose
 SURE = 0.5  # O-net's score above which its points are taken when the box is known already
+_REMEDY = "run `mien data align` into a new folder"
 STATUSES: tuple[str, ...] = ("aligned", "box", "whole", "unreadable")
 _POINTS = [f"{name}_{axis}" for name in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth") for axis in "xy"]
 COLUMNS = (
@@ -137,12 +138,9 @@ def align_one(task: Task) -> Outcome:
         return Outcome("unreadable", str(error), None)
     outcome, face = _choose(image, task.box)
     shape = InputSpec(task.side, task.side, "rgb", (0.0,) * 3, (1.0,) * 3)
-    (crop,) = cut(image, [face], crop=CropSpec(TEMPLATE, task.margin), input=shape)
-    picture = Image.fromarray(np.ascontiguousarray(crop))
-    if picture.size != (task.side, task.side):  # a box or the whole picture comes at its own resolution
-        picture = picture.resize((task.side, task.side), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    (pixels,) = shape.pixels(cut(image, [face], crop=CropSpec(TEMPLATE, task.margin), input=shape))
     with writing.whole(task.target) as partial:
-        picture.save(partial, "PNG", compress_level=3)
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(partial, "PNG", compress_level=3)
     return outcome
 
 
@@ -190,9 +188,9 @@ def _begin(splits: Sequence[FaceDataset], out: Path, root: Path | None, side: in
         "splits": {data.split: data.fingerprint for data in splits},
     }
     if (out / ALIGNED).is_file():
-        before = json.loads(read_text(out / ALIGNED))
-        settings["splits"] = before.get("splits", {}) | settings["splits"]  # further ones may follow
-        before["splits"] = settings["splits"] | before.get("splits", {})
+        before = _settings(out)
+        settings["splits"] = before["splits"] | settings["splits"]  # further ones may follow
+        before["splits"] = settings["splits"] | before["splits"]
         changed = [key for key in settings if before.get(key) != settings[key]]
         if changed:
             told = "; ".join(f"{key} {before.get(key)!r} before, {settings[key]!r} now" for key in changed)
@@ -216,8 +214,15 @@ def _done(manifest: Path) -> dict[tuple[str, int], str]:
 
 
 def _manifest_rows(manifest: Path) -> Iterator[dict[str, str]]:
-    with manifest.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
+    """Raises DataError when the file cannot be read, or is not a manifest; an empty one has no rows."""
+    try:
+        with manifest.open(encoding="utf-8", newline="") as file:
+            table = csv.DictReader(file)
+            if table.fieldnames not in (None, list(COLUMNS)):
+                raise DataError(f"{manifest}: its first line is not {','.join(COLUMNS)}; {_REMEDY}")
+            yield from table
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise DataError(f"{manifest}: cannot be read ({error}); {_REMEDY}") from None
 
 
 Job = tuple[FaceDataset, int, Task]
@@ -287,17 +292,28 @@ def _row(data: FaceDataset, row: int, task: Task, outcome: Outcome, out: Path) -
 
 
 def original(root: Path, name: str) -> Path | None:
-    """Where the dataset that was aligned lies. Raises DataError when it was another dataset."""
-    settings = json.loads(read_text(root / ALIGNED))
+    """Where the dataset that was aligned lies. Raises DataError when it was another dataset, or lies there no more."""
+    settings = _settings(root)
     if settings["name"] != name:
         raise DataError(f"{root} holds {settings['name']} aligned, asked for {name}; name the right --data or --root")
-    return None if settings["root"] is None else Path(settings["root"])
+    if settings["root"] is None:
+        return None
+    place = Path(settings["root"])
+    if not place.exists():
+        raise DataError(
+            f"{root} was aligned from {place}, which is not there; move it back, or name its new place as root in {root / ALIGNED}"
+        )
+    return place
+
+
+def _settings(root: Path) -> dict[str, Any]:
+    return read_object(root / ALIGNED, keys=("name", "root", "side", "margin", "splits"), remedy=_REMEDY)
 
 
 def overlay(data: FaceDataset, root: Path) -> FaceDataset:
     """`data` with the aligned pictures in place of its own; other settings give other pictures, so other fingerprints. Raises
-    DataError when rows are not aligned yet."""
-    settings = json.loads(read_text(root / ALIGNED))
+    DataError when rows are not aligned yet, or a file of the alignment is damaged."""
+    settings = _settings(root)
     how = f"aligned with MTCNN, {settings['side']} px, margin {settings['margin']:g}"
     paths = {row["id"]: row["path"] for row in _manifest_rows(root / MANIFEST)}
     absent = [name for name in data.ids if name not in paths]

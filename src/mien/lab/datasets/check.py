@@ -157,8 +157,9 @@ def _fer2013_views(root: Path | None) -> tuple[View, ...]:
 
 def _load(name: str, root: Path | None, view: View) -> FaceDataset:
     return datasets.load(
-        name, root, split=view.split, label_rule=view.label_rule, protocol=view.protocol, allow_partial=True
-    )
+        name, root, split=view.split, label_rule=view.label_rule, protocol=view.protocol,
+        allow_partial=view.official is not None,  # else nothing would tell that pictures are absent
+    )  # fmt: skip
 
 
 def _count_problems(data: FaceDataset, official: Official | None) -> list[Problem]:

@@ -41,11 +41,11 @@ class _Table:
     unused: list[str]
 
 
-def load(root: Path, *, split: str, fold: int | None = None) -> FaceDataset:
+def load(root: Path, *, split: str, fold: int | None = None, allow_partial: bool = False) -> FaceDataset:
     """One split of the table at `root` (the CSV file itself). Folds count from 1: test is the fold, train the others.
 
     Raises DataError for a missing column, unknown labels or splits (all of them listed), a number that is none, a row
-    without votes, pictures that are not there, or a fold of rows that a split column divides.
+    without votes, pictures that are not there (not with `allow_partial`), or a fold of rows that a split column divides.
     """
     if split not in (*SPLITS, "all"):
         raise DataError(f"csv has no split {split!r}: expected one of {', '.join(SPLITS)}, all")
@@ -53,18 +53,18 @@ def load(root: Path, *, split: str, fold: int | None = None) -> FaceDataset:
     classes = tuple(name for name in EXPRESSIONS if name in table.labels or name in table.voted)
     labels = np.array([classes.index(word) for word in table.labels], np.int64)
     rows, divided = _rows(table, labels, split, fold)
-    votes = None if table.votes is None else _votes(table.voted, table.votes, classes)[rows]
-    notes = (divided, _unused(table.unused), "" if votes is None else _disagreement(votes, labels[rows]))
+    votes = None if table.votes is None else _votes(table.voted, table.votes, classes)
     data = dataset(
-        Listing(FaceFiles(str(root.parent), tuple(table.names)), labels, table.groups).rows(rows),
+        Listing(FaceFiles(str(root.parent), tuple(table.names)), labels, table.groups, votes=votes).rows(rows),
         name="csv",
         split=split,
         label_rule="label column",
         classes=classes,
-        allow_partial=False,
-        note="; ".join(filter(None, notes)),
+        allow_partial=allow_partial,
+        note="; ".join(filter(None, (divided, _unused(table.unused)))),
     )
-    return checked(replace(data, votes=votes), None, where=root, allow_partial=False)
+    data = replace(data, note="; ".join(filter(None, (data.note, _disagreement(data)))))
+    return checked(data, None, where=root, allow_partial=allow_partial)
 
 
 def _read(file: Path) -> _Table:
@@ -174,10 +174,12 @@ def _votes(voted: tuple[str, ...], numbers: np.ndarray, classes: tuple[str, ...]
     return (votes / votes.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _disagreement(votes: np.ndarray, labels: np.ndarray) -> str:
+def _disagreement(data: FaceDataset) -> str:
     """A note on the rows whose label is not the likeliest class, or one of these, of their votes."""
-    rows = int((votes[np.arange(len(votes)), labels] < votes.max(axis=1)).sum())
-    return f"the label is not the likeliest p_ class in {rows:,} of {len(votes):,} rows" if rows else ""
+    if data.votes is None:
+        return ""
+    rows = int((data.votes[np.arange(len(data)), data.labels] < data.votes.max(axis=1)).sum())
+    return f"the label is not the likeliest p_ class in {rows:,} of {len(data):,} rows" if rows else ""
 
 
 def _unused(names: list[str]) -> str:

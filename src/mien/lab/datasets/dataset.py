@@ -72,13 +72,14 @@ class FaceDataset(Sequence[Sample]):
         """The rows at these positions, in this order, as a dataset of its own."""
         rows = np.asarray(rows, np.int64)
         read = self.read
+        rows_of = getattr(read, "rows", None)  # files stay files, with their paths and boxes
         ids = tuple(self.ids[i] for i in rows)
         return replace(
             self,
             split=self.split if split is None else split,
             labels=self.labels[rows],
             ids=ids,
-            read=lambda i: read(int(rows[i])),
+            read=(lambda i: read(int(rows[i]))) if rows_of is None else rows_of(rows),
             fingerprint=fingerprint(ids, self.labels[rows], self.fingerprint),
             votes=None if self.votes is None else self.votes[rows],
             groups={name: tuple(values[i] for i in rows) for name, values in self.groups.items()},
@@ -91,7 +92,8 @@ class FaceDataset(Sequence[Sample]):
 
 
 def fingerprint(ids: Sequence[str], labels: np.ndarray, *more: str) -> str:
-    """16 hex digits that change when a row, its order, its label or `more` changes."""
+    """16 hex digits that change when a row, its order, its label or `more` changes. Raises DataError for a name that is not
+    UTF-8."""
     try:
         digest = hashlib.sha256("\n".join(ids).encode())
     except UnicodeEncodeError as error:

@@ -1,9 +1,11 @@
 """Faces that lie in files: where each one is, and how row i becomes pixels when it is asked for."""
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -118,6 +120,20 @@ def read_text(path: Path) -> str:
         ) from None
 
 
+def read_object(path: Path, *, keys: Iterable[str] = (), remedy: str) -> dict[str, Any]:
+    """The JSON object in a file that mien wrote. Raises DataError that ends in the remedy when it is none or lacks a key."""
+    try:
+        found = json.loads(read_text(path))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}); {remedy}") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: holds {type(found).__name__}, expected a JSON object; {remedy}")
+    absent = [key for key in keys if key not in found]
+    if absent:
+        raise DataError(f"{path}: lacks {', '.join(absent)}; {remedy}")
+    return found
+
+
 def numbers_of(cells: Iterable[str]) -> list[float]:
     """Finite numbers. Raises ValueError for anything else, "nan" and "inf" among it."""
     found = [float(cell) for cell in cells]
@@ -136,12 +152,14 @@ def some(items: Iterable[object], limit: int = 5) -> str:
 @dataclass(frozen=True)
 class Listing:
     """What a dataset's annotation says before any picture is opened: N faces in the owner's order. labels: (N,) int64
-    over the dataset's classes. groups: attribute -> N values. ids: N names, the files' names when None."""
+    over the dataset's classes. groups: attribute -> N values. ids: N names, the files' names when None. votes: (N, K)
+    float32 or None."""
 
     files: FaceFiles
     labels: np.ndarray
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ids: tuple[str, ...] | None = None
+    votes: np.ndarray | None = None
 
     def rows(self, rows: np.ndarray) -> "Listing":
         return Listing(
@@ -149,6 +167,7 @@ class Listing:
             self.labels[rows],
             {name: tuple(values[i] for i in rows) for name, values in self.groups.items()},
             None if self.ids is None else tuple(self.ids[i] for i in rows),
+            None if self.votes is None else self.votes[rows],
         )
 
 
@@ -185,6 +204,7 @@ def dataset(
         ids=ids,
         read=listing.files,
         fingerprint=fingerprint(ids, listing.labels, label_rule),
+        votes=listing.votes,
         groups=listing.groups,
         note=note,
     )

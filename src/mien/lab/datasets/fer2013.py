@@ -129,7 +129,8 @@ def holds_folders(root: Path) -> bool:
 
 
 def find_csv(root: Path) -> Path | None:
-    """The CSV under `root` (or `root` itself), or None when `root` holds the Kaggle folders instead."""
+    """The CSV under `root` (or `root` itself), or None when `root` holds the Kaggle folders instead. Raises DataError when it
+    holds neither."""
     if found := csv_in(root):
         return found
     if holds_folders(root):

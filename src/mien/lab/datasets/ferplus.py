@@ -124,7 +124,8 @@ def _votes_file(root: Path) -> Path:
 
 
 def read_votes(file: Path, usage: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Votes (N, 10) int64 in the release's column order and named (N,) bool, checked row by row against FER-2013's usage."""
+    """Votes (N, 10) int64 in the release's column order and named (N,) bool, checked row by row against FER-2013's usage. Raises
+    DataError where the two differ, or a row's votes are no whole numbers."""
     with fer2013.open_text(file) as lines:
         rows = [row for row in csv.reader(lines) if row]
     header = tuple(cell.strip() for cell in rows[0][2:]) if rows else ()

@@ -33,7 +33,7 @@ SEED = 0
 
 def load(root: Path, *, split: str, fold: int | None = None) -> FaceDataset:
     """One split of the pictures under `root`. Folds count from 1: test is the fold, train the others. Groups: folder (the
-    directory that the picture lies in).
+    directories below the expression's that the picture lies in, "" for none).
 
     Raises DataError when a directory's name is no expression, two of them mean the same, a split is empty, or a fold is asked
     for of what folders divide.
@@ -65,7 +65,8 @@ def load(root: Path, *, split: str, fold: int | None = None) -> FaceDataset:
     else:
         rows, note = _divided(labels, split, source, tree.keys())
     files = FaceFiles(str(root), tuple(names[i] for i in rows))
-    groups = {"folder": tuple(name.rpartition("/")[0] for name in files.names)}
+    above = 2 if source in given else 1  # the split's and the expression's directory, which are no group
+    groups = {"folder": tuple("/".join(name.split("/")[above:-1]) for name in files.names)}
     data = dataset(
         Listing(files, labels[rows], groups),
         name="folder",
@@ -143,7 +144,8 @@ def folded(
     labels: np.ndarray, split: str, fold: int, *, name: str, subjects: Sequence[str] | None = None
 ) -> tuple[np.ndarray, str]:
     """Rows of `split` in this fold of FOLDS, or of as many as subjects where these are fewer, and a note on it. subjects: of each
-    row, where they are known, so that no subject is in two folds."""
+    row, where they are known, so that no subject is in two folds. Raises DataError for a single subject, or a fold that there is
+    not."""
     if subjects is None:
         parts, how = dealt(labels, FOLDS, seed=SEED), f"dealt out within each class with seed {SEED}"
     else:

@@ -38,10 +38,12 @@ def differences(data: FaceDataset, official: Official) -> list[tuple[str, int, i
 
 
 def checked(data: FaceDataset, official: Official | None, *, where: object, allow_partial: bool) -> FaceDataset:
-    """`data` itself when it has rows and its counts are the official ones (or `allow_partial`); DataError otherwise."""
+    """`data` itself when it has rows and its counts are the official ones (or `allow_partial`). Raises AbsentSplitError for no
+    rows, DataError for other counts."""
     if len(data) == 0:
+        without = " (to train without, pass --select-on holdout)" if data.split == "valid" else ""
         raise AbsentSplitError(
-            f"{data.name} {data.split} in {where}: no labelled face; check --root and the split's folder"
+            f"{data.name} {data.split} in {where}: no labelled face; check --root and the split's folder or rows{without}"
         )
     wrong = [] if official is None or allow_partial else differences(data, official)
     if wrong:

@@ -6,34 +6,35 @@ is mapped, not loaded, and a row's picture is read and decoded when it is asked 
 labels, about 100 bytes a row.
 """
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from tokenize import TokenError
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
 from mien import images
 from mien.errors import DataError, ImageError
 from mien.lab.datasets.dataset import AbsentSplitError, FaceDataset
-from mien.lab.datasets.face_files import read_text
+from mien.lab.datasets.face_files import read_object, read_text
 from mien.lab.datasets.fer2013 import PUBLIC_PRIVATE
 
 MANIFEST = "pack.json"
 VERSION = 1
 INDEX = np.dtype([("shard", "<i4"), ("offset", "<i8"), ("length", "<i4"), ("label", "<i4")])
+_REMEDY = "pack the dataset again"
 
 
 @dataclass(frozen=True)
 class Shards:
     """A `read` for FaceDataset. index: (N,) of INDEX, mapped from its file. Shards are opened when first read from,
-    once per process: a copy that goes to another process opens its own."""
+    once per process: a copy that goes to another process opens its own. They are closed when this is dropped."""
 
     folder: Path
     split: str
     index: np.ndarray
-    _open: dict[tuple[int, int], int] = field(default_factory=dict, compare=False, repr=False)
+    _open: dict[tuple[int, int], BinaryIO] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __call__(self, row: int) -> np.ndarray:
         """The face, RGB uint8 (H, W, 3). Raises DataError naming the shard when it cannot be read or decoded."""
@@ -41,32 +42,26 @@ class Shards:
         try:
             return images.load(data)
         except ImageError as error:
-            raise DataError(
-                f"{self._path(row)}, row {row}: cannot be decoded ({error}); pack the dataset again"
-            ) from None
+            raise DataError(f"{self._path(row)}, row {row}: cannot be decoded ({error}); {_REMEDY}") from None
 
     def encoded(self, row: int) -> bytes:
-        """The picture file's bytes."""
+        """The picture file's bytes. Raises DataError when the shard cannot be opened or ends before them."""
         _, offset, length, _ = self.index[row].tolist()
-        data = os.pread(self._file(row), length, offset)
+        data = os.pread(self._file(row).fileno(), length, offset)
         if len(data) != length:
-            raise DataError(
-                f"{self._path(row)}: row {row} ends after {len(data):,} of {length:,} bytes; pack the dataset again"
-            )
+            raise DataError(f"{self._path(row)}: row {row} ends after {len(data):,} of {length:,} bytes; {_REMEDY}")
         return data
 
     def _path(self, row: int) -> Path:
         return self.folder / shard_name(self.split, int(self.index[row]["shard"]))
 
-    def _file(self, row: int) -> int:
-        key = (os.getpid(), int(self.index[row]["shard"]))  # after a fork the child must not close or share our files
+    def _file(self, row: int) -> BinaryIO:
+        key = (os.getpid(), int(self.index[row]["shard"]))  # after a fork the child opens its own
         if key not in self._open:
             try:
-                self._open[key] = os.open(self._path(row), os.O_RDONLY)
+                self._open[key] = self._path(row).open("rb", buffering=0)
             except OSError as error:
-                raise DataError(
-                    f"{self._path(row)}: cannot be opened ({error.strerror}); pack the dataset again"
-                ) from None
+                raise DataError(f"{self._path(row)}: cannot be opened ({error.strerror}); {_REMEDY}") from None
         return self._open[key]
 
     def __getstate__(self) -> dict[str, object]:
@@ -74,7 +69,12 @@ class Shards:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         folder, split = Path(str(state["folder"])), str(state["split"])
-        self.__dict__.update(folder=folder, split=split, index=_index(folder, split), _open={})
+        self.__dict__.update(folder=folder, split=split, _open={})
+        self.__dict__["index"] = _index(folder, split)
+
+    def __del__(self) -> None:
+        for file in self._open.values():
+            file.close()
 
 
 def shard_name(split: str, number: int) -> str:
@@ -105,7 +105,9 @@ def load(
     was not packed, or when a file of the pack is damaged.
     """
     manifest = _manifest(root)
-    told = {"name": name, "protocol": protocol, "fold": fold}
+    if name not in (None, manifest["name"]):
+        raise DataError(f"{root} holds {manifest['name']} packed, asked for {name}; name the right --data or --root")
+    told = {"protocol": protocol, "fold": fold}
     wrong = [
         f"{key} {manifest.get(key)!r}, asked for {value!r}"
         for key, value in told.items()
@@ -113,8 +115,8 @@ def load(
     ]
     if wrong:
         raise DataError(f"{root} was packed with {'; '.join(wrong)}; pack it again, or leave the option out")
-    if split == "test" and PUBLIC_PRIVATE in manifest["splits"]:  # what that protocol's test is called
-        split = PUBLIC_PRIVATE
+    if split == "test" and "test" not in manifest["splits"] and PUBLIC_PRIVATE in manifest["splits"]:
+        split = PUBLIC_PRIVATE  # what that protocol's test is called
     if split not in manifest["splits"]:
         raise AbsentSplitError(f"{root}: split {split!r} was not packed; it holds {', '.join(manifest['splits'])}")
     about = manifest["splits"][split]
@@ -138,41 +140,52 @@ def load(
         ids=ids,
         read=Shards(root, split, index),
         fingerprint=about["fingerprint"],
-        votes=_votes(root, split),
-        groups=_groups(root, split),
+        votes=_votes(root, split, len(index)),
+        groups=_groups(root, split, len(index)),
         note=about["note"],
     )
 
 
 def _manifest(root: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(read_text(root / MANIFEST))
-    except ValueError as error:
-        raise DataError(f"{root / MANIFEST}: not JSON ({error}); pack the dataset again") from None
-    if manifest.get("version") != VERSION:
-        raise DataError(
-            f"{root / MANIFEST}: version {manifest.get('version')!r}, this mien reads {VERSION}; pack the dataset again"
-        )
-    return dict(manifest)
+    manifest = read_object(root / MANIFEST, keys=("version", "name", "splits"), remedy=_REMEDY)
+    if manifest["version"] != VERSION:
+        raise DataError(f"{root / MANIFEST}: version {manifest['version']!r}, this mien reads {VERSION}; {_REMEDY}")
+    return manifest
 
 
 def _index(root: Path, split: str) -> np.ndarray:
     """(N,) of INDEX, mapped."""
     path = root / f"{split}.index.npy"
-    try:
-        index: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); pack the dataset again") from None
+    index = _array(path, "r")
     if index.dtype != INDEX:
-        raise DataError(f"{path}: columns {index.dtype}, expected {INDEX}; pack the dataset again")
+        raise DataError(f"{path}: columns {index.dtype}, expected {INDEX}; {_REMEDY}")
     return index
 
 
-def _votes(root: Path, split: str) -> np.ndarray | None:
+def _array(path: Path, mapped: Literal["r"] | None) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, mmap_mode=mapped, allow_pickle=False)
+    except (OSError, ValueError, EOFError, TokenError) as error:  # the last of a damaged header
+        raise DataError(f"{path}: cannot be read ({error}); {_REMEDY}") from None
+    return array
+
+
+def _votes(root: Path, split: str, rows: int) -> np.ndarray | None:
     path = root / f"{split}.votes.npy"
-    return np.load(path, allow_pickle=False) if path.is_file() else None
+    if not path.is_file():
+        return None
+    votes = _array(path, None)
+    if votes.shape[:1] != (rows,):
+        raise DataError(f"{path}: shape {votes.shape}, expected {rows:,} rows; {_REMEDY}")
+    return votes
 
 
-def _groups(root: Path, split: str) -> dict[str, tuple[str, ...]]:
+def _groups(root: Path, split: str, rows: int) -> dict[str, tuple[str, ...]]:
     path = root / f"{split}.groups.json"
-    return {name: tuple(values) for name, values in json.loads(read_text(path)).items()} if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    groups = read_object(path, remedy=_REMEDY)
+    wrong = [name for name, values in groups.items() if not isinstance(values, list) or len(values) != rows]
+    if wrong:
+        raise DataError(f"{path}: {', '.join(wrong)} not of {rows:,} values; {_REMEDY}")
+    return {name: tuple(values) for name, values in groups.items()}

@@ -79,6 +79,17 @@ def test_answers_to_other_rows_are_left_out_and_told(data: FaceDataset, tmp_path
     assert alone.protocol["note"] == data.note and more.protocol["note"].endswith("1 answers to other rows")
 
 
+@pytest.mark.parametrize(("foreign", "said"), [(0, []), (1, ["1 answers to other rows"])])
+def test_an_answer_to_a_row_that_stands_twice_is_one_answer(
+    data: FaceDataset, tmp_path: Path, foreign: int, said: list[str]
+) -> None:
+    rows = told(data)
+    twice = data.subset(np.array([0, *range(len(data))]))
+    others = [["of another split", *rows[1][1:]]] * foreign
+    scores = answers.read(written(tmp_path / "tool.csv", [*rows, *others]), twice)
+    assert scores.protocol["note"] == "; ".join([*([data.note] if data.note else []), *said])
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -87,7 +87,7 @@ def test_a_class_that_the_model_does_not_know_has_no_say() -> None:
 
 
 def test_bins_are_open_below_and_closed_above() -> None:
-    assert bin_of(np.array([0.0, 0.2, 0.2001, 1.0]), 5).tolist() == [0, 0, 1, 4]
+    assert bin_of(np.array([0.0, 0.2, 0.2001, 1.0])).tolist() == [0, 2, 3, 14]
 
 
 def test_reliability_counts_every_row_once() -> None:

@@ -93,6 +93,13 @@ def test_metrics_csv_is_read_with_gaps(tmp_path: Path) -> None:
     path.write_text("step,loss\n0,1\n", encoding="utf-8")
     with pytest.raises(DataError, match="epoch"):
         figures.read_curves(path)
+    for row in ("0,abc", "abc,1.0", ",1.0"):
+        path.write_text(f"epoch,train_loss\n{row}\n", encoding="utf-8")
+        with pytest.raises(DataError, match=r"metrics\.csv: (epoch|train_loss) '(abc)?': expected a number"):
+            figures.read_curves(path)
+    path.write_bytes(b"epoch,train_loss\n0,\xff\n")
+    with pytest.raises(DataError, match="cannot be read"):
+        figures.read_curves(path)
     with pytest.raises(DataError, match="no run has a column speed"):
         figures.learning_curves(CURVES, ["speed"])
 
@@ -102,12 +109,11 @@ def test_unmeasured_values_leave_a_gap_in_a_sweep() -> None:
     assert figure.axes[0].lines[0].get_xdata().tolist() == [0, 2]
 
 
-def test_files_follow_their_suffix(tmp_path: Path) -> None:
+def test_a_figure_is_png_or_svg() -> None:
     figure = figures.confusion(COUNTS, BASIC)
-    assert figures.save(figure, tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
-    assert b"<svg" in figures.save(figure, tmp_path / "c.svg").read_bytes()
+    assert figures.to_bytes(figure, "png").startswith(b"\x89PNG") and b"<svg" in figures.to_bytes(figure, "svg")
     with pytest.raises(UsageError, match="png or svg"):
-        figures.save(figure, tmp_path / "c.bmp")
+        figures.to_bytes(figure, "bmp")
 
 
 def test_t_sne_keeps_clusters_together() -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import small_fer
 
@@ -70,6 +71,17 @@ def test_a_missing_package_is_named_before_the_model_runs(
         judge.judge(tiny_model, data, tmp_path, page=tmp_path / "page.html")
 
 
+def test_a_report_of_another_kind_is_refused_before_the_work(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(judge, "evaluate", lambda *_, **__: pytest.fail("the model has run"))
+    words = ["--data", "synthetic", "-o", str(tmp_path / "out"), "--report", str(tmp_path / "report.txt")]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["evaluate", str(tiny_model), *words])
+    assert ended.value.code == 2 and "report.txt: a report is one HTML file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_metrics_come_with_intervals_leaks_and_costs(
     evaluate: Callable[..., dict[str, Any]],
     tiny_model: Path,
@@ -100,6 +112,18 @@ def test_the_training_split_itself_is_not_called_a_leak(evaluate: Callable[..., 
         "checked": False,
         "sentence": "These rows are the training split itself.",
     }
+
+
+def test_rows_of_the_training_split_that_were_not_learnt_are_no_leaks(
+    root: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """A run with --leave-out, a holdout or another fold learnt some rows of a split that is called train, too."""
+    data = datasets.load("fer2013", root, split="train", allow_partial=True)
+    learnt, rest = (data.subset(np.arange(first, len(data), 2)) for first in (0, 1))
+    training = judge.Training(learnt)
+    found = judge.judge(tiny_model, data, tmp_path / "out", training=training)["leaks"]
+    assert (found["checked"], found["rows"], tuple(found["ids"])) == (True, len(data), learnt.ids)
+    assert judge.judge(tiny_model, rest, tmp_path / "out", training=training)["leaks"]["leaked"] == 0
 
 
 def test_leaks_are_looked_for_in_what_was_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,14 @@ def test_parts_that_are_no_folds_are_counted() -> None:
     assert found.clusters is None and found.votes is None
 
 
+def test_a_report_of_another_kind_is_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["pool", "one", "two", "-o", str(tmp_path / "all"), "--report", str(tmp_path / "page.txt")])
+    assert ended.value.code == 2 and "page.txt: a report is one HTML file" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_folds_of_a_dataset_are_evaluated_and_pooled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

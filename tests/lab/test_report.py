@@ -9,7 +9,7 @@ import pytest
 from scores_fixtures import made_up
 
 from browser import open_chromium, requested
-from mien.errors import DataError
+from mien.errors import UsageError
 from mien.lab.evaluation.metrics import summary
 from mien.lab.evaluation.report import Picture, page, report, write_report
 
@@ -107,5 +107,5 @@ def test_it_is_written_whole_under_an_html_name(tmp_path: Path) -> None:
     path = write_report(tmp_path / "report.html", page("title", {}))
     assert path.read_text(encoding="utf-8").endswith("</html>\n")
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
-    with pytest.raises(DataError, match=r"ends in \.html"):
+    with pytest.raises(UsageError, match=r"ends in \.html"):
         write_report(tmp_path / "report.pdf", "")

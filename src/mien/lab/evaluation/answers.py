@@ -29,7 +29,7 @@ def read(path: Path, data: FaceDataset) -> Scores:
     are missing or doubled, and numbers that are no probabilities."""
     names, answered = _table(path, data.classes)
     absent = [name for name in data.ids if name not in answered]
-    others = len(answered) - (len(data.ids) - len(absent))
+    others = len(answered.keys() - set(data.ids))
     if absent:
         raise DataError(
             f"{path}: {len(absent)} of {len(data.ids)} rows of {data.name} {data.split} have no answer, first {absent[0]!r}; "

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mien.lab.networks import Network
 
 SMALLEST_MAP = 2  # a layer of 1 x 1 says nothing about where
+STRENGTH = 0.55  # of the tint where a map is highest
 
 
 def own_maps(network: "Network", images: "Tensor") -> dict[str, np.ndarray]:
@@ -41,7 +42,8 @@ def own_maps(network: "Network", images: "Tensor") -> dict[str, np.ndarray]:
 
 def last_map(network: "Network", images: "Tensor") -> "nn.Module":
     """The network's own layer `maps`; else what ends last of its parts that hold a convolution and give maps of several channels,
-    at least SMALLEST_MAP a side: a stage's last block, Grad-CAM's usual layer, and not a shortcut inside it that may run last."""
+    at least SMALLEST_MAP a side: a stage's last block, Grad-CAM's usual layer, and not a shortcut inside it that may run last.
+    Raises UsageError where there is none."""
     import torch
     from torch import nn
 
@@ -70,7 +72,7 @@ def grad_cam(network: "Network", images: "Tensor", *, targets: Sequence[int] | N
     """Layer Grad-CAM (Selvaraju et al. 2017, Eqs. 1-2; captum's): ReLU of the last map's channels weighted with the
     mean gradient of the target's logit. Returns (N, h, w) float32 in [0, 1], each map divided by its maximum (a map
     without positive evidence stays 0). images: (N, C, size, size), normalised. targets: classes, or None for the
-    predicted ones."""
+    predicted ones. Raises UsageError without captum, and as `last_map` does."""
     try:
         from captum.attr import LayerGradCam
     except ImportError:
@@ -92,8 +94,9 @@ def grad_cam(network: "Network", images: "Tensor", *, targets: Sequence[int] | N
     return np.divide(maps, peaks, out=np.zeros_like(maps), where=peaks > 0)
 
 
-def overlay(image: np.ndarray, weights: np.ndarray, *, strength: float = 0.55) -> np.ndarray:
-    """The picture, RGB uint8 (H, W, 3), greyed and tinted in cividis where `weights` (h, w) in [0, 1] are high."""
+def overlay(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The picture, RGB uint8 (H, W, 3), greyed and tinted in cividis where `weights` (h, w) in [0, 1] are high. Raises DataError
+    for weights beyond."""
     from matplotlib import colormaps
     from PIL import Image
 
@@ -106,12 +109,12 @@ def overlay(image: np.ndarray, weights: np.ndarray, *, strength: float = 0.55) -
     large = np.clip(np.asarray(small.resize((width, height), Image.Resampling.BILINEAR)), 0, 1)
     colours = colormaps["cividis"](large)[..., :3] * 255
     grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None]
-    mixed = grey * (1 - strength * large[..., None]) + colours * strength * large[..., None]
+    mixed = grey * (1 - STRENGTH * large[..., None]) + colours * STRENGTH * large[..., None]
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
 
 def attention_figure(
-    images: Sequence[np.ndarray], maps: Mapping[str, np.ndarray], *, captions: Sequence[str], title: str = ""
+    images: Sequence[np.ndarray], maps: Mapping[str, np.ndarray], *, captions: Sequence[str]
 ) -> "Figure":
     """A row per picture: the picture, then each map over it. images: N RGB uint8 (H, W, 3); maps: name -> (N, h, w),
     scaled here to each map's own range; captions: N. The caller answers for showing the pictures."""
@@ -119,7 +122,7 @@ def attention_figure(
     for row, (image, caption) in enumerate(zip(images, captions, strict=True)):
         panels.append(Panel(image, caption))
         panels += [Panel(overlay(image, _scaled(held[row])), name) for name, held in maps.items()]
-    return grid(panels, columns=1 + len(maps), title=title)
+    return grid(panels, columns=1 + len(maps))
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:

@@ -36,23 +36,23 @@ class RiskCoverage:
     area: float
 
 
-def bin_of(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """(N,) confidences in [0, 1] -> (N,) int64 bin numbers: (m / M, (m + 1) / M] is bin m, and 0 itself is in bin 0."""
-    return np.clip(np.ceil(np.asarray(confidence, np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
+def bin_of(confidence: np.ndarray) -> np.ndarray:
+    """(N,) confidences in [0, 1] -> (N,) int64 bin numbers: (m / M, (m + 1) / M] is bin m of M = BINS, and 0 itself is in bin 0."""
+    return np.clip(np.ceil(np.asarray(confidence, np.float64) * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
 
-def reliability(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = BINS) -> Reliability:
+def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliability:
     """Bin the rows by their top probability (Guo et al. 2017, section 2). labels: (N,); probabilities: (N, C)."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     correct = probabilities.argmax(axis=1) == labels
-    where = bin_of(confidence, bins)
-    counts = np.bincount(where, minlength=bins)
+    where = bin_of(confidence)
+    counts = np.bincount(where, minlength=BINS)
     rows = np.where(counts > 0, counts, np.nan)
     return Reliability(
-        edges=np.linspace(0.0, 1.0, bins + 1),
+        edges=np.linspace(0.0, 1.0, BINS + 1),
         counts=counts,
-        confidence=np.bincount(where, weights=confidence, minlength=bins) / rows,
-        accuracy=np.bincount(where, weights=correct, minlength=bins) / rows,
+        confidence=np.bincount(where, weights=confidence, minlength=BINS) / rows,
+        accuracy=np.bincount(where, weights=correct, minlength=BINS) / rows,
     )
 
 
@@ -62,12 +62,12 @@ def calibration_error(table: Reliability) -> float:
     return float((table.counts * gaps).sum() / table.counts.sum())
 
 
-def error_if_calibrated(probabilities: np.ndarray, *, bins: int = BINS) -> float:
+def error_if_calibrated(probabilities: np.ndarray) -> float:
     """The ECE that a perfectly calibrated model with these probabilities (N, C) would show on N independent rows, on average: a
     finite sample's is never 0. A bin's rows that are right are then a sum of Bernoulli draws with the rows' confidences c, which
     lies, if normal, sqrt(2 / pi sum c (1 - c)) off on average; of a bin of few rows that is too much by a few per cent."""
     confidence = probabilities.max(axis=1).astype(np.float64)
-    variances = np.bincount(bin_of(confidence, bins), weights=confidence * (1 - confidence), minlength=bins)
+    variances = np.bincount(bin_of(confidence), weights=confidence * (1 - confidence), minlength=BINS)
     return float(np.sqrt(2 / np.pi * np.maximum(variances, 0)).sum() / len(confidence))
 
 
@@ -92,7 +92,8 @@ def coverage_at_risk(curve: RiskCoverage, risk: float) -> float:
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """softmax(log p / T), (..., C) float64: the same as dividing the logits by T, as softmax forgets a row's constant."""
+    """softmax(log p / T), (..., C) float64: the same as dividing the logits by T, as softmax forgets a row's constant.
+    Raises UsageError unless T is above 0."""
     if temperature <= 0:
         raise UsageError(f"temperature {temperature}: expected a number above 0")
     scaled = np.log(np.maximum(np.asarray(probabilities, np.float64), SMALLEST)) / temperature

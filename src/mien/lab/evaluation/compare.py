@@ -23,8 +23,9 @@ from mien.lab.evaluation.paired import (
     mcnemar,
     paired_difference,
 )
+from mien.lab.evaluation.paper_table import markdown_rows
 from mien.lab.evaluation.scores import Scores
-from mien.lab.evaluation.statistics import Interval, shared
+from mien.lab.evaluation.statistics import ALPHA, Interval, shared
 from mien.lab.evaluation.text import aligned_columns
 
 METRICS: tuple[tuple[str, str], ...] = (
@@ -76,7 +77,7 @@ class PairedTest:
 
     @property
     def verdict(self) -> str:
-        if self.adjusted >= 0.05:
+        if self.adjusted >= ALPHA:
             return "no difference beyond noise"
         return f"{self.second if self.difference.value > 0 else self.first} is better"
 
@@ -153,7 +154,7 @@ def _tests(scores: Mapping[str, Scores], clusters: np.ndarray | None, seed: int)
         PairedTest(
             first=first,
             second=second,
-            difference=difference.interval,
+            difference=difference,
             mcnemar=test,
             adjusted=p,
             detectable=_detectable(test)
@@ -245,9 +246,7 @@ def to_markdown(comparison: Comparison) -> str:
     """Both tables as Markdown."""
     lines = [*_introduction(comparison), ""]
     for head, rows in (model_table(comparison), pair_table(comparison)):
-        body = [head, ("---",) * len(head), *rows]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in body]
-        lines.append("")
+        lines += [*markdown_rows(head, rows), ""]
     return "\n".join(lines)
 
 

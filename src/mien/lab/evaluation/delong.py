@@ -46,7 +46,8 @@ def _midranks(values: np.ndarray) -> np.ndarray:
 
 
 def macro_components(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, np.ndarray]:
-    """The macro AUC over the classes that are present, and each row's weighted component (N,)."""
+    """The macro AUC over the classes that are present, and each row's weighted component (N,). Raises DataError for rows of
+    fewer than two classes."""
     present = np.unique(labels)
     if len(present) < 2:
         raise DataError(f"AUC needs rows of two classes, found {len(present)}: evaluate a split with more")
@@ -78,22 +79,18 @@ def component_variance(
 
 
 def auc_interval(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    *,
-    clusters: Sequence[str] | np.ndarray | None = None,
-    level: float = LEVEL,
+    labels: np.ndarray, probabilities: np.ndarray, *, clusters: Sequence[str] | np.ndarray | None = None
 ) -> Interval:
     """Macro one-against-rest AUC with its normal interval (by cluster Student's t) from DeLong's variance, clipped to [0, 1]. It
     is [0, 1] where a class has one row, whose variance nobody knows."""
     value, components = macro_components(labels, probabilities)
     if clusters is not None and cluster_count(clusters) < 2:
-        return Interval(value, 0.0, 1.0, level, ONE_CLUSTER)
+        return Interval(value, 0.0, 1.0, LEVEL, ONE_CLUSTER)
     if _fewest(labels) < 2:
-        return Interval(value, 0.0, 1.0, level, ONE_ROW)
-    error = quantile(level, clusters) * component_variance(components, labels, clusters) ** 0.5
+        return Interval(value, 0.0, 1.0, LEVEL, ONE_ROW)
+    error = quantile(clusters) * component_variance(components, labels, clusters) ** 0.5
     how = "DeLong" if clusters is None else "DeLong, t by cluster"
-    return Interval(value, max(0.0, value - error), min(1.0, value + error), level, how)
+    return Interval(value, max(0.0, value - error), min(1.0, value + error), LEVEL, how)
 
 
 def auc_difference(
@@ -102,7 +99,6 @@ def auc_difference(
     second: np.ndarray,
     *,
     clusters: Sequence[str] | np.ndarray | None = None,
-    level: float = LEVEL,
 ) -> tuple[Interval, float]:
     """second - first macro AUC on the same rows, its interval, and the two-sided p value of DeLong's paired test; by cluster both
     are of Student's t with one degree of freedom fewer than clusters. They say nothing of one cluster, of a class of one row, and
@@ -110,14 +106,14 @@ def auc_difference(
     before, after = macro_components(labels, first), macro_components(labels, second)
     value = after[0] - before[0]
     if clusters is not None and cluster_count(clusters) < 2:
-        return Interval(value, -1.0, 1.0, level, ONE_CLUSTER), 1.0
+        return Interval(value, -1.0, 1.0, LEVEL, ONE_CLUSTER), 1.0
     deviation = component_variance(after[1] - before[1], labels, clusters) ** 0.5
     if deviation == 0 and value == 0:
-        return Interval(0.0, 0.0, 0.0, level, "DeLong, paired"), 1.0
+        return Interval(0.0, 0.0, 0.0, LEVEL, "DeLong, paired"), 1.0
     if deviation == 0 or _fewest(labels) < 2:
-        return Interval(value, -1.0, 1.0, level, ONE_ROW if deviation else "no variance"), 1.0
-    error = quantile(level, clusters) * deviation
-    return Interval(value, value - error, value + error, level, "DeLong, paired"), _two_sided(
+        return Interval(value, -1.0, 1.0, LEVEL, ONE_ROW if deviation else "no variance"), 1.0
+    error = quantile(clusters) * deviation
+    return Interval(value, value - error, value + error, LEVEL, "DeLong, paired"), _two_sided(
         value, deviation, clusters
     )
 

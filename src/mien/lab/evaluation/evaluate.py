@@ -9,6 +9,7 @@ from mien.card import ModelCard
 from mien.classifier import Prediction
 from mien.errors import DataError, UsageError
 from mien.lab.datasets import FaceDataset
+from mien.lab.evaluation.calibration import SMALLEST
 from mien.lab.evaluation.scores import Scores
 
 VIEWS: tuple[str, ...] = ("single", "flip", "tencrop")
@@ -109,7 +110,7 @@ def _viewed(model: Model, batch: np.ndarray, head: str, views: str, average: str
     outputs = [model.run(np.ascontiguousarray(view)) for view in windows(batch, views, _corner_shift(model.card))]
     stacked = np.stack([output.probabilities[head] for output in outputs]).astype(np.float64)
     if average == "logits":
-        logs = np.log(np.maximum(stacked, 1e-12)).mean(axis=0)
+        logs = np.log(np.maximum(stacked, SMALLEST)).mean(axis=0)
         weights = np.exp(logs - logs.max(axis=1, keepdims=True))
         return weights / weights.sum(axis=1, keepdims=True), outputs[0].features
     return stacked.mean(axis=0), outputs[0].features

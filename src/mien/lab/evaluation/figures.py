@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mien import writing
 from mien.errors import DataError, UsageError
 from mien.lab.evaluation.calibration import Reliability, RiskCoverage
 from mien.lab.evaluation.eval_needed import needs_eval
@@ -43,14 +42,14 @@ class Panel:
     caption: str
 
 
-def _figure(height: float, draw: Callable[["Figure"], None], *, width: float = WIDTH) -> "Figure":
-    """A figure of `width` x `height` inches, drawn in our style."""
+def _figure(height: float, draw: Callable[["Figure"], None]) -> "Figure":
+    """A figure of WIDTH x `height` inches, drawn in our style."""
     with needs_eval("figures"):
         import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasAgg(figure)
         draw(figure)
         figure.draw_without_rendering()  # the layout is settled while our style holds
@@ -71,15 +70,7 @@ def to_bytes(figure: "Figure", form: str = "png", *, dpi: int = 300) -> bytes:
     return buffer.getvalue()
 
 
-def save(figure: "Figure", path: Path, *, dpi: int = 300) -> Path:
-    """Write the figure in the format of the path's suffix (.png or .svg) and return the path."""
-    drawn = to_bytes(figure, path.suffix.lstrip(".").lower(), dpi=dpi)
-    with writing.whole(path) as partial:
-        partial.write_bytes(drawn)
-    return path
-
-
-def confusion(counts: np.ndarray, classes: Sequence[str], *, title: str = "") -> "Figure":
+def confusion(counts: np.ndarray, classes: Sequence[str]) -> "Figure":
     """Confusion matrix (C, C) as row percentages, the truth downwards. A class without rows stays empty."""
     percent = row_percentages(np.asarray(counts))
 
@@ -95,14 +86,14 @@ def confusion(counts: np.ndarray, classes: Sequence[str], *, title: str = "") ->
         axes.set_yticks(
             range(len(classes)), [f"{n} ({int(k)})" for n, k in zip(classes, counts.sum(axis=1), strict=True)]
         )
-        axes.set(xlabel="predicted, % of the row", ylabel="truth (rows)", title=title)
+        axes.set(xlabel="predicted, % of the row", ylabel="truth (rows)")
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
 
     return _figure(3.3, draw)
 
 
-def class_histogram(counts: Sequence[int], classes: Sequence[str], *, title: str = "") -> "Figure":
+def class_histogram(counts: Sequence[int], classes: Sequence[str]) -> "Figure":
     """Rows per class as horizontal bars, with their numbers."""
 
     def draw(figure: "Figure") -> None:
@@ -112,29 +103,39 @@ def class_histogram(counts: Sequence[int], classes: Sequence[str], *, title: str
         axes.set_yticks(range(len(classes)), classes)
         axes.invert_yaxis()
         axes.margins(x=0.16)
-        axes.set(xlabel="rows", xticks=[], title=title)
+        axes.set(xlabel="rows", xticks=[])
 
     return _figure(0.6 + 0.22 * len(classes), draw)
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """metrics.csv of a run -> column -> [(epoch, value)], empty cells left out. Raises DataError without an epoch
-    column."""
+    """metrics.csv of a run -> column -> [(epoch, value)], empty cells left out. Raises DataError for a file that
+    cannot be read, without an epoch column, and for a cell that is no number."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-    except OSError as error:
+    except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({error}); pass the metrics.csv of a run folder") from None
     if not rows or "epoch" not in rows[0]:
         raise DataError(f"{path}: no rows with an epoch column; pass the metrics.csv of a run folder")
     names = [name for name in rows[0] if name != "epoch"]
-    return {name: [(float(row["epoch"]), float(row[name])) for row in rows if row[name]] for name in names}
+
+    def number(row: Mapping[str, str], name: str) -> float:
+        try:
+            return float(row[name])
+        except (TypeError, ValueError):
+            raise DataError(
+                f"{path}: {name} {row[name]!r}: expected a number, as the metrics.csv of a run holds"
+            ) from None
+
+    return {name: [(number(row, "epoch"), number(row, name)) for row in rows if row[name]] for name in names}
 
 
 def learning_curves(
-    runs: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], columns: Sequence[str], *, title: str = ""
+    runs: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], columns: Sequence[str]
 ) -> "Figure":
-    """One panel per column of metrics.csv, one line per run (name -> `read_curves`)."""
+    """One panel per column of metrics.csv, one line per run (name -> `read_curves`). Raises DataError for a column that no run
+    has."""
     missing = [column for column in columns if not any(column in curves for curves in runs.values())]
     if missing:
         there = ", ".join(sorted({name for curves in runs.values() for name in curves}))
@@ -147,7 +148,6 @@ def learning_curves(
                 points = np.array(curves.get(column, ())).reshape(-1, 2)
                 axes.plot(points[:, 0], points[:, 1], **_line(index), markevery=max(1, len(points) // 8), label=name)
             axes.set(ylabel=column.replace("_", " "))
-        panels[0].set(title=title)
         panels[-1].set(xlabel="epoch")
         if len(runs) > 1:
             panels[0].legend(ncols=min(3, len(runs)))
@@ -161,7 +161,7 @@ def _line(index: int) -> dict[str, Any]:
     return {"color": colour, "linestyle": dash, "marker": MARKERS[index % len(MARKERS)], "markersize": 3}
 
 
-def reliability_diagram(tables: Mapping[str, Reliability], *, title: str = "") -> "Figure":
+def reliability_diagram(tables: Mapping[str, Reliability]) -> "Figure":
     """Accuracy against confidence, name -> bins ("before", "after" a temperature), over the counts of the first."""
 
     def draw(figure: "Figure") -> None:
@@ -174,14 +174,14 @@ def reliability_diagram(tables: Mapping[str, Reliability], *, title: str = "") -
         bottom.bar(
             table.edges[:-1], table.counts, np.diff(table.edges), align="edge", color="#BBBBBB", edgecolor="white"
         )
-        top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=title)
+        top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
         bottom.set(xlabel="confidence (top probability)", ylabel="rows")
         top.legend(loc="lower right")
 
     return _figure(3.4, draw)
 
 
-def risk_coverage_curve(curves: Mapping[str, RiskCoverage], *, title: str = "") -> "Figure":
+def risk_coverage_curve(curves: Mapping[str, RiskCoverage]) -> "Figure":
     """Error rate among the rows answered, against the fraction answered."""
 
     def draw(figure: "Figure") -> None:
@@ -189,7 +189,7 @@ def risk_coverage_curve(curves: Mapping[str, RiskCoverage], *, title: str = "") 
         for index, (name, curve) in enumerate(curves.items()):
             style = {**_line(index), "marker": ""}
             axes.plot(100 * curve.coverage, 100 * curve.risk, **style, label=f"{name} (area {curve.area:.3f})")
-        axes.set(xlabel="rows answered, %", ylabel="errors among them, %", xlim=(0, 100), title=title)
+        axes.set(xlabel="rows answered, %", ylabel="errors among them, %", xlim=(0, 100))
         axes.set_ylim(bottom=0)
         axes.legend()
 
@@ -197,7 +197,7 @@ def risk_coverage_curve(curves: Mapping[str, RiskCoverage], *, title: str = "") 
 
 
 def sweep(
-    values: Sequence[float], series: Mapping[str, Sequence[float | None]], *, xlabel: str, ylabel: str, title: str = "",
+    values: Sequence[float], series: Mapping[str, Sequence[float | None]], *, xlabel: str, ylabel: str,
     bars: Mapping[str, Sequence[tuple[float, float] | None]] | None = None,
 ) -> "Figure":  # fmt: skip
     """A metric over a hyper-parameter on equal steps (the paper's lambda curve): name -> one number a value, None where
@@ -213,7 +213,7 @@ def sweep(
                     axes.plot([step, step], span, color=COLOURS[index % len(COLOURS)], linewidth=0.8)
         axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
         axes.margins(x=0.08, y=0.15)
-        axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.legend()
 
     return _figure(2.3, draw)
@@ -221,7 +221,8 @@ def sweep(
 
 def embedding(features: np.ndarray, *, seed: int = 0, rows: int = 2000) -> tuple[np.ndarray, np.ndarray]:
     """t-SNE (van der Maaten and Hinton 2008; scikit-learn's) of at most `rows` rows of features (N, D), drawn without
-    replacement. Returns (M, 2) positions and the (M,) row numbers they belong to."""
+    replacement. Returns (M, 2) positions and the (M,) row numbers they belong to. Raises DataError for fewer than 10 rows,
+    UsageError without scikit-learn."""
     with needs_eval("t-SNE figures"):
         from sklearn.manifold import TSNE
     if len(features) < 10:
@@ -250,9 +251,9 @@ def scatter(positions: np.ndarray, labels: np.ndarray, classes: Sequence[str], *
     return _figure(3.4, draw)
 
 
-def grid(panels: Sequence[Panel], *, columns: int = 5, title: str = "") -> "Figure":
+def grid(panels: Sequence[Panel], *, columns: int = 5) -> "Figure":
     """Small pictures with a caption each: correct rows, most confident mistakes, attention maps. The caller brings the
-    pictures and answers for showing them."""
+    pictures and answers for showing them. Raises DataError without panels."""
     if not panels:
         raise DataError("no pictures for a grid: give at least one panel")
     columns = min(columns, len(panels))
@@ -265,11 +266,10 @@ def grid(panels: Sequence[Panel], *, columns: int = 5, title: str = "") -> "Figu
         for axes, panel in zip(cells, panels, strict=False):
             axes.imshow(panel.image, cmap="gray", vmin=0, vmax=255)
             axes.set_title(panel.caption, fontsize=6, pad=2)
-        figure.suptitle(title, fontsize=8)
 
     side = WIDTH / columns
     lines = max(panel.caption.count("\n") + 1 for panel in panels)
-    return _figure(rows * (side + 0.11 * lines) + (0.25 if title else 0), draw)
+    return _figure(rows * (side + 0.11 * lines), draw)
 
 
 def most_confident_mistakes(labels: np.ndarray, probabilities: np.ndarray, *, count: int = 10) -> np.ndarray:

@@ -11,7 +11,7 @@ from mien.lab.datasets.dataset import IDENTITIES
 from mien.lab.evaluation.scores import Scores
 from mien.lab.evaluation.statistics import (
     FEWEST_CLUSTERS,
-    LEVEL,
+    LEVEL_WORDS,
     REPLICATES,
     Interval,
     cluster_codes,
@@ -66,11 +66,10 @@ def by_group(
     attribute: str,
     clusters: Sequence[str] | None = None,
     replicates: int = REPLICATES,
-    level: float = LEVEL,
     seed: int = 0,
 ) -> GroupTable:
     """Accuracy per value of an attribute (N values, "" where unknown), with Wilson's intervals. clusters: (N,) names of what was
-    sampled together; where rows share one, intervals and gap are by cluster."""
+    sampled together; where rows share one, intervals and gap are by cluster. Raises DataError unless each row has a value."""
     if len(values) != len(scores.labels):
         raise DataError(f"{len(values)} values of {attribute} for {len(scores.labels)} rows: pass one for each row")
     names = np.asarray(values).astype(str)
@@ -80,10 +79,10 @@ def by_group(
     for name in filter(None, np.unique(names).tolist()):
         mine = names == name
         sample = _Sample(right[mine], None if sampled is None else sampled[mine])
-        accuracy = share_interval(sample.right, sample.clusters, level=level)
+        accuracy = share_interval(sample.right, sample.clusters)
         groups.append(Group(name, int(mine.sum()), accuracy, _balanced(scores.labels[mine], sample.right)))
         samples.append(sample)
-    gap = _gap(groups, samples, replicates=replicates, level=level, seed=seed)
+    gap = _gap(groups, samples, replicates=replicates, seed=seed)
     return GroupTable(attribute, tuple(groups), int((names == "").sum()), gap)
 
 
@@ -121,9 +120,7 @@ def _balanced(labels: np.ndarray, right: np.ndarray) -> float:
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 
 
-def _gap(
-    groups: Sequence[Group], samples: Sequence[_Sample], *, replicates: int, level: float, seed: int
-) -> Gap | None:
+def _gap(groups: Sequence[Group], samples: Sequence[_Sample], *, replicates: int, seed: int) -> Gap | None:
     large = [(group, sample) for group, sample in zip(groups, samples, strict=True) if sample.is_large]
     if len(large) < 2:
         return None
@@ -138,7 +135,7 @@ def _gap(
         if upper.clusters is None or lower.clusters is None
         else min(upper.clusters, lower.clusters, key=cluster_count)
     )
-    interval = percentile_interval(value, sides[0] - sides[1], clusters=fewer, level=level, how=how)
+    interval = percentile_interval(value, sides[0] - sides[1], clusters=fewer, how=how)
     chance = _chance_of_gap([sample for _, sample in large], value, generator, replicates)
     return Gap(best.value, worst.value, interval, chance)
 
@@ -173,7 +170,7 @@ def table_of(facts: Mapping[str, Any]) -> GroupTable:
 
 def rows_of(table: GroupTable) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and rows of a table as text, the gap last, for `report.report(tables=...)` and the console."""
-    head = (table.attribute, "rows", "accuracy, %", "95 % interval", "mean recall, %")
+    head = (table.attribute, "rows", "accuracy, %", f"{LEVEL_WORDS} interval", "mean recall, %")
     rows: list[tuple[str, ...]] = [
         (
             group.value,

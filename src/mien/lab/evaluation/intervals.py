@@ -36,8 +36,6 @@ def intervals(
     scores: Scores,
     *,
     clusters: Sequence[str] | np.ndarray | None = None,
-    replicates: int = REPLICATES,
-    level: float = LEVEL,
     seed: int = 0,
 ) -> dict[str, Interval]:
     """An interval for every headline number of `metrics.summary`, under its name: accuracy, recall/CLASS (Wilson),
@@ -52,9 +50,9 @@ def intervals(
     size = len(checked(scores).classes)
     clusters = clusters if shared(clusters) else None
     if clusters is not None and cluster_count(clusters) < 2:
-        return _of_one_cluster(scores, level)
+        return _of_one_cluster(scores)
     labels, predictions = scores.labels, scores.predictions
-    how = f"bootstrap by {'class' if clusters is None else 'cluster'}, {replicates} replicates, seed {seed}"
+    how = f"bootstrap by {'class' if clusters is None else 'cluster'}, {REPLICATES} replicates, seed {seed}"
     confidence = scores.probabilities.max(axis=1).astype(np.float64)
     cells = (labels * size + predictions) * BINS + bin_of(confidence)
     drawn = replicate_counts(
@@ -62,51 +60,50 @@ def intervals(
         size * size * BINS,
         strata=labels if clusters is None else None,
         clusters=clusters,
-        replicates=replicates,
         seed=seed,
     )
     matrices = drawn.reshape(-1, size, size, BINS).sum(axis=-1)
     counts = confusion_counts(labels, predictions, size)
-    found = _shares(scores, clusters, level)
+    found = _shares(scores, clusters)
     found |= {
-        name: percentile_interval(float(metric(counts)), metric(matrices), clusters=clusters, level=level, how=how)
+        name: percentile_interval(float(metric(counts)), metric(matrices), clusters=clusters, how=how)
         for name, metric in COUNT_METRICS.items()
         if name not in found and np.isfinite(metric(counts))
     }
     error = calibration_error(reliability(labels, scores.probabilities))
     errors = _error_draws(drawn, cells, confidence, size)
-    spread = percentile_interval(error, errors, clusters=clusters, level=level, how=f"{how}; {UPPER}")
+    spread = percentile_interval(error, errors, clusters=clusters, how=f"{how}; {UPPER}")
     found["ece"] = replace(spread, low=min(error, spread.low))
     for name, rows in (("brier", row_briers(labels, scores.probabilities)), ("nll", _row_losses(scores))):
-        span, (low, high) = mean_interval(rows, clusters=clusters, level=level), RANGES[name]
+        span, (low, high) = mean_interval(rows, clusters=clusters), RANGES[name]
         found[name] = replace(span, low=max(low, span.low), high=min(high, span.high))
         if len(rows) == 1:
             found[name] = replace(span, low=low, high=high, how=ONE_ROW)
     if len(np.unique(labels)) > 1:
-        found["auc"] = auc_interval(labels, scores.probabilities, clusters=clusters, level=level)
+        found["auc"] = auc_interval(labels, scores.probabilities, clusters=clusters)
     return found
 
 
-def _shares(scores: Scores, clusters: Sequence[str] | np.ndarray | None, level: float) -> dict[str, Interval]:
+def _shares(scores: Scores, clusters: Sequence[str] | np.ndarray | None) -> dict[str, Interval]:
     """accuracy and each present class's recall: shares of all rows and of the class's."""
     right = (scores.predictions == scores.labels).astype(np.float64)
     names = None if clusters is None else np.asarray(clusters)
-    found = {"accuracy": share_interval(right, names, level=level)}
+    found = {"accuracy": share_interval(right, names)}
     for index, name in enumerate(scores.classes):
         mine = scores.labels == index
         if mine.any():
-            found[f"recall/{name}"] = share_interval(right[mine], None if names is None else names[mine], level=level)
+            found[f"recall/{name}"] = share_interval(right[mine], None if names is None else names[mine])
     return found
 
 
-def _of_one_cluster(scores: Scores, level: float) -> dict[str, Interval]:
+def _of_one_cluster(scores: Scores) -> dict[str, Interval]:
     known = summary(scores)
     recalled = {f"recall/{row['class']}": row["recall"] for row in known["per_class"]}
     values = {
         name: known.get(name, recalled.get(name)) for name in (*COUNT_METRICS, *recalled, "ece", "brier", "nll", "auc")
     }
     return {
-        name: Interval(value, *RANGES.get(name, (0.0, 1.0)), level, ONE_CLUSTER)
+        name: Interval(value, *RANGES.get(name, (0.0, 1.0)), LEVEL, ONE_CLUSTER)
         for name, value in values.items()
         if value is not None
     }

@@ -24,7 +24,7 @@ from mien.lab.evaluation.figures import learning_curves, read_curves, to_bytes
 from mien.lab.evaluation.groups import group_tables, rows_of, table_of
 from mien.lab.evaluation.intervals import intervals
 from mien.lab.evaluation.scores import Scores
-from mien.lab.evaluation.statistics import shared
+from mien.lab.evaluation.statistics import LEVEL_WORDS, shared
 from mien.lab.evaluation.text import aligned_columns, text_table
 from mien.lab.protocol import command_line, commit
 
@@ -70,9 +70,11 @@ def judge(
     model: a run folder, an ONNX file, or another tool's answers as `answers.read` takes them, which have no costs, and no views,
     heads or input to choose. views: None for those of the run's recipe, of a file the single one. training: where to look for
     leaks. faces: show some in the report. Raises DataError when the data are not what the model was made for, unless
-    `accept_mismatch`.
+    `accept_mismatch`; UsageError for a `page` that is no HTML file, and for options that a table of answers does not have.
     """
     check_installed(figures=page is not None)
+    if page is not None:
+        report.check_name(page)
     opened, mismatches = None, []
     if answers.is_table(model):
         if views is not None or head is not None or average != AVERAGES[0] or accept_mismatch:
@@ -140,7 +142,8 @@ def faces_of(opened: Opened | None, scores: Scores, data: FaceDataset) -> list[r
 
 
 def open_model(path: Path, *, checkpoint: str = "best.ckpt") -> Opened:
-    """The model of a run folder (of its `checkpoint`) or an ONNX file. Only a run folder needs torch."""
+    """The model of a run folder (of its `checkpoint`) or an ONNX file. Only a run folder needs torch. Raises UsageError for a file
+    of another kind, DataError for a folder that is no run's, ModelError for a file that is no model of mien's."""
     facts: dict[str, Any] = {"command": command_line(), "commit": commit()}
     if path.is_dir():
         from mien.lab.training.export import TrainedRun
@@ -219,7 +222,7 @@ def leaks_of(scores: Scores, data: FaceDataset, hashes: Sequence[str] | None, tr
     it, or why it is not known ("checked" is then False)."""
     if training.data is None:
         return {"checked": False, "sentence": f"Leaks were not looked for: {training.absent}."}
-    if scores.protocol["split"] == training.data.split:
+    if scores.protocol["data_fingerprint"] == training.data.fingerprint:
         return {"checked": False, "sentence": "These rows are the training split itself."}
     if hashes is None:
         return {"checked": False, "sentence": f"Leaks were not looked for: over {leaks.HASHED_ROWS:,} rows."}
@@ -290,7 +293,7 @@ def printed(found: Mapping[str, Any]) -> str:
     lines.append(f"views: {protocol['views']}; selected by: {protocol['selection_rule']}; seed {protocol['seed']}")
     spans = {name: (span["low"], span["high"]) for name, span in found["intervals"].items()}
     notes = [f"accepted although {mismatch}" for mismatch in found["mismatches"]]
-    notes.append(f"[low, high]: 95 % intervals, ECE's an upper bound; drawn together: {found['clusters']}")
+    notes.append(f"[low, high]: {LEVEL_WORDS} intervals, ECE's an upper bound; drawn together: {found['clusters']}")
     notes.append(found["leaks"]["sentence"])
     if "ms_per_face" in found["model"]:
         notes.append(f"{found['model']['ms_per_face']:.2f} ms a face on one thread, one at a time")

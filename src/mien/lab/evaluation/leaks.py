@@ -71,7 +71,8 @@ def duplicate_clusters(hashes: Sequence[str]) -> tuple[str, ...]:
 
 
 def leak_report(scores: Scores, leaked: np.ndarray) -> Leaks:
-    """Accuracy with and without the leaking rows (N,) bool, each with its interval."""
+    """Accuracy with and without the leaking rows (N,) bool, each with its interval. Raises DataError unless each row has a
+    flag."""
     if len(leaked) != len(scores.labels):
         raise DataError(f"{len(leaked)} leak flags for {len(scores.labels)} rows: hash the split that was evaluated")
     right = (scores.predictions == scores.labels).astype(np.float64)

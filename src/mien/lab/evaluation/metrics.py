@@ -13,6 +13,7 @@ import numpy as np
 from mien.errors import DataError, UsageError
 from mien.lab.evaluation.calibration import (
     BINS,
+    SMALLEST,
     calibration_error,
     coverage_at_risk,
     error_if_calibrated,
@@ -178,7 +179,7 @@ def vote_divergence(votes: np.ndarray, probabilities: np.ndarray) -> float | Non
     if not voted.any():
         return None
     shares = _shares(votes[voted])
-    logs = np.log(np.maximum(shares, 1e-12)) - np.log(np.maximum(probabilities[voted].astype(np.float64), 1e-12))
+    logs = np.log(np.maximum(shares, SMALLEST)) - np.log(np.maximum(probabilities[voted].astype(np.float64), SMALLEST))
     return float(np.where(shares > 0, shares * logs, 0.0).sum(axis=1).mean())
 
 

@@ -1,7 +1,7 @@
 """Two models on the same rows: McNemar, the paired bootstrap, Holm, and what could have been seen. No torch."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
@@ -9,8 +9,7 @@ import numpy as np
 
 from mien.errors import DataError, UsageError
 from mien.lab.evaluation.eval_needed import needs_eval
-from mien.lab.evaluation.intervals import RANGES
-from mien.lab.evaluation.metrics import COUNT_METRICS, checked, confusion_counts
+from mien.lab.evaluation.metrics import accuracy, checked
 from mien.lab.evaluation.scores import Scores
 from mien.lab.evaluation.statistics import (
     FEWEST_CLUSTERS,
@@ -45,14 +44,12 @@ class McNemar:
 
 @dataclass(frozen=True)
 class Difference:
-    """second - first of one metric, with its interval and two-sided p value. detectable: the smallest true difference
-    that this design sees with about 80 % power at the same level, were it the only one tested, in the metric's unit; None where it
-    sees none."""
+    """second - first of one number over runs, with its interval and two-sided p value. detectable: the smallest true difference
+    that this design sees with about 80 % power at the same level, were it the only one tested, in the number's unit."""
 
-    metric: str
     interval: Interval
     p: float
-    detectable: float | None
+    detectable: float
 
 
 def aligned(first: Scores, second: Scores) -> Scores:
@@ -144,68 +141,30 @@ def sign_test(less: int, more: int) -> float:
 
 
 def paired_difference(
-    first: Scores,
-    second: Scores,
-    *,
-    metric: str = "accuracy",
-    clusters: Sequence[str] | np.ndarray | None = None,
-    replicates: int = REPLICATES,
-    level: float = LEVEL,
-    seed: int = 0,
-) -> Difference:
-    """second - first of a count metric by the paired bootstrap: whole rows (truth, first guess, second guess) are
-    redrawn, stratified by class or by cluster. p = 2 min(P[d* <= 0], P[d* >= 0]) with one added to both counts, so
-    never 0."""
-    if metric not in COUNT_METRICS:
-        raise UsageError(f"no paired bootstrap for {metric!r}: expected one of {', '.join(COUNT_METRICS)}")
+    first: Scores, second: Scores, *, clusters: Sequence[str] | np.ndarray | None = None, seed: int = 0
+) -> Interval:
+    """second - first accuracy by the paired bootstrap: whole rows (truth, first guess, second guess) are redrawn, stratified by
+    class or by cluster. Rows of one cluster say nothing of others. Raises DataError as `aligned` does."""
     second = aligned(first, second)
     size = len(first.classes)
-    if clusters is not None and cluster_count(clusters) < 2:
-        return _of_one_cluster(first, second, metric, level)
     cells = (first.labels * size + first.predictions) * size + second.predictions
-    strata = first.labels if clusters is None else None
-    drawn = replicate_counts(
-        cells, size**3, strata=strata, clusters=clusters, replicates=replicates, seed=seed
-    ).reshape(-1, size, size, size)
     observed = np.bincount(cells, minlength=size**3).reshape(1, size, size, size)
-    value = float(_cell_difference(observed, COUNT_METRICS[metric])[0])
-    draws = _cell_difference(drawn, COUNT_METRICS[metric])
-    how = f"paired bootstrap, {'stratified by class' if clusters is None else 'by cluster'}, {replicates} replicates"
-    interval = percentile_interval(value, draws, clusters=clusters, level=level, how=f"{how}, seed {seed}")
-    tails = min((draws <= 0).sum(), (draws >= 0).sum())
-    p = min(1.0, 2 * (int(tails) + 1) / (replicates + 1))
-    error = float(draws.std(ddof=1))
-    if clusters is not None:  # of G clusters the bootstrap's is too small by sqrt((G - 1) / G)
-        error *= (1 + 1 / (cluster_count(clusters) - 1)) ** 0.5
-    return Difference(metric, interval, p, _detectable(error, clusters, level))
+    value = float(_accuracy_difference(observed)[0])
+    if clusters is not None and cluster_count(clusters) < 2:
+        return Interval(value, -1.0, 1.0, LEVEL, ONE_CLUSTER)
+    strata = first.labels if clusters is None else None
+    drawn = replicate_counts(cells, size**3, strata=strata, clusters=clusters, seed=seed).reshape(-1, size, size, size)
+    drawn_by = "stratified by class" if clusters is None else "by cluster"
+    how = f"paired bootstrap, {drawn_by}, {REPLICATES} replicates, seed {seed}"
+    return percentile_interval(value, _accuracy_difference(drawn), clusters=clusters, how=how)
 
 
-def _of_one_cluster(first: Scores, second: Scores, metric: str, level: float) -> Difference:
-    """Rows of one cluster say nothing of others: any difference that the metric can have."""
-    size = len(first.classes)
-    before, after = (
-        float(COUNT_METRICS[metric](confusion_counts(s.labels, s.predictions, size))) for s in (first, second)
-    )
-    low, high = RANGES.get(metric, (0.0, 1.0))
-    return Difference(metric, Interval(after - before, low - high, high - low, level, ONE_CLUSTER), 1.0, None)
+def _accuracy_difference(cells: np.ndarray) -> np.ndarray:
+    """(B, truth, first, second) counts -> (B,) accuracy of the second minus that of the first."""
+    return accuracy(cells.sum(axis=-2)) - accuracy(cells.sum(axis=-1))
 
 
-def _cell_difference(cells: np.ndarray, metric: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """(B, truth, first, second) counts -> (B,) metric of the second minus metric of the first."""
-    return metric(cells.sum(axis=-2)) - metric(cells.sum(axis=-1))
-
-
-def _detectable(error: float, clusters: Sequence[str] | np.ndarray | None, level: float) -> float:
-    """(z_{(1 + level) / 2} + z_power) standard errors; by cluster from the noncentral t distribution."""
-    if clusters is None:
-        normal = NormalDist()
-        return (normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(POWER)) * error
-    return noncentrality(quantile(level, clusters), cluster_count(clusters) - 1) * error
-
-
-def detectable_clusters(
-    first: np.ndarray, second: np.ndarray, clusters: Sequence[str] | np.ndarray, *, level: float = LEVEL
-) -> float | None:
+def detectable_clusters(first: np.ndarray, second: np.ndarray, clusters: Sequence[str] | np.ndarray) -> float | None:
     """The smallest accuracy difference that `clustered_p` sees on such rows with POWER, by the noncentral t distribution from the
     cluster-robust standard error of the difference of two (N,) bool vectors "this row is right". None where the difference
     would exceed the rows on which the two disagree, or these lie in fewer than FEWEST_CLUSTERS."""
@@ -214,7 +173,8 @@ def detectable_clusters(
     codes = cluster_codes(np.asarray(clusters))
     if len(np.unique(codes[disagree])) < FEWEST_CLUSTERS:
         return None
-    needed = _detectable(standard_error(differences, clusters), clusters, level)
+    reach = noncentrality(quantile(clusters), cluster_count(clusters) - 1)
+    needed = reach * standard_error(differences, clusters)
     return needed if needed <= disagree.mean() else None
 
 
@@ -229,20 +189,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def detectable_rows(rows: int, discordant: float, *, level: float = LEVEL) -> float | None:
+def detectable_rows(rows: int, discordant: float) -> float | None:
     """The smallest accuracy difference d that McNemar's test sees on `rows` rows when the two models disagree about
     correctness on a fraction `discordant` of them: d sqrt(N) = z_a sqrt(psi) + z_b sqrt(psi - d^2) (Connor 1987). None where
     even psi, which the difference cannot exceed, is not seen with POWER: the exact test needs so many rows on one side that
-    2^(1 - m) is under 1 - level."""
+    2^(1 - m) is under 1 - LEVEL. Raises UsageError without rows, and for a fraction that is none."""
     if rows < 1 or not 0 <= discordant <= 1:
         raise UsageError(f"{rows} rows, discordant fraction {discordant}: expected at least one row and 0 to 1")
     with needs_eval("paired tests"):
         from scipy.stats import binom
-    needed_rows = math.floor(1 - math.log2(1 - level)) + 1
+    needed_rows = math.floor(1 - math.log2(1 - LEVEL)) + 1
     if binom.sf(needed_rows - 1, rows, discordant) < POWER:
         return None
     normal = NormalDist()
-    outer, inner = normal.inv_cdf((1 + level) / 2), normal.inv_cdf(POWER)
+    outer, inner = normal.inv_cdf((1 + LEVEL) / 2), normal.inv_cdf(POWER)
     low, high = 0.0, discordant
     for _ in range(60):  # bisection to far below float32
         middle = (low + high) / 2
@@ -259,10 +219,10 @@ def noncentrality(reach: float, freedom: float) -> float:
     return float(brentq(lambda true: nct.sf(reach, freedom, true) - POWER, 0.0, 10 * (reach + 1)))
 
 
-def seed_difference(first: Sequence[float], second: Sequence[float], *, level: float = LEVEL) -> Difference:
+def seed_difference(first: Sequence[float], second: Sequence[float]) -> Difference:
     """mean(second) - mean(first) over runs with Welch's t interval and p value, at least two runs a side. detectable: from the
     noncentral t distribution. Where the runs of each side are all alike, they say nothing of their variance, and so nothing of a
-    difference: p is 1, the interval has no ends, and no difference is detectable."""
+    difference: p is 1, the interval has no ends, and no difference is detectable. Raises UsageError for fewer runs."""
     if min(len(first), len(second)) < 2:
         raise UsageError(f"{len(first)} and {len(second)} runs: a difference between seeds needs at least 2 a side")
     sides = [np.asarray(values, np.float64) for values in (first, second)]
@@ -271,12 +231,10 @@ def seed_difference(first: Sequence[float], second: Sequence[float], *, level: f
     error = float(sum(parts) ** 0.5)
     if error < ROUNDING:
         if abs(value) < ROUNDING:
-            return Difference("runs", Interval(0.0, 0.0, 0.0, level, "Welch"), 1.0, 0.0)
-        return Difference("runs", Interval(value, -math.inf, math.inf, level, "no variance"), 1.0, math.inf)
+            return Difference(Interval(0.0, 0.0, 0.0, LEVEL, "Welch"), 1.0, 0.0)
+        return Difference(Interval(value, -math.inf, math.inf, LEVEL, "no variance"), 1.0, math.inf)
     freedom = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True))
-    reach = student_quantile((1 + level) / 2, freedom)
+    reach = student_quantile((1 + LEVEL) / 2, freedom)
     p = student_tail(abs(value) / error, freedom)
     detectable = noncentrality(reach, freedom) * error
-    return Difference(
-        "runs", Interval(value, value - reach * error, value + reach * error, level, "Welch"), p, detectable
-    )
+    return Difference(Interval(value, value - reach * error, value + reach * error, LEVEL, "Welch"), p, detectable)

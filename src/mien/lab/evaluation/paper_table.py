@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from mien.lab.evaluation.paired import holm, seed_difference
+from mien.lab.evaluation.statistics import ALPHA
 
 if TYPE_CHECKING:  # the methods import torch; a layout must not
     from mien.lab.methods.method import Published
@@ -64,7 +65,7 @@ class Verdict:
 
     @property
     def words(self) -> str:
-        if self.low <= 0 <= self.high or self.p >= 0.05:
+        if self.low <= 0 <= self.high or self.p >= ALPHA:
             return "not resolved: the interval holds 0" if self.low <= 0 <= self.high else "not resolved after Holm"
         if self.printed == 0:
             return "printed: no difference"
@@ -97,7 +98,7 @@ def _column_verdicts(held: Sequence[Cell]) -> list[Verdict]:
             low=test.interval.low,
             high=test.interval.high,
             p=p,
-            detectable=test.detectable or 0.0,  # of seeds there always is one
+            detectable=test.detectable,
         )
         for cell, test, p in zip(others, tests, holm([test.p for test in tests]), strict=True)
     ]
@@ -204,16 +205,17 @@ def to_markdown(title: str, cells: Sequence[Cell], *, intro: Sequence[str] = ())
     """A page with one table per printed table, the protocols, and the verdicts over seeds."""
     lines = [f"# {title}", "", *intro, *([""] if intro else [])]
     for name, held in tables(cells).items():
-        lines += [f"## {name}", "", *_markdown_rows(HEAD, [_shown(cell) for cell in held]), ""]
+        lines += [f"## {name}", "", *markdown_rows(HEAD, [_shown(cell) for cell in held]), ""]
         lines += [f"- protocol: {protocol}" for protocol in protocols(held)]
         judged = verdicts(held)
         if judged:
-            lines += ["", *_markdown_rows(VERDICT_HEAD, [_verdict_row(verdict) for verdict in judged])]
+            lines += ["", *markdown_rows(VERDICT_HEAD, [_verdict_row(verdict) for verdict in judged])]
         lines.append("")
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]
 

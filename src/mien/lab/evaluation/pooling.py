@@ -29,9 +29,11 @@ def pool(folders: Sequence[Path], out: Path, *, page: Path | None = None) -> dic
     return what metrics.json holds: as of `judge`, and "parts", the figures of each folder alone.
 
     Raises DataError where two parts share a row, or differ in what SAME lists or in their classes, or a fold is missing or
-    there twice; UsageError for fewer than two folders.
+    there twice; UsageError for fewer than two folders, and for a `page` that is no HTML file.
     """
     check_installed(figures=page is not None)
+    if page is not None:
+        report.check_name(page)
     if len(folders) < 2:
         raise UsageError(f"{len(folders)} evaluation: expected those of two or more folds")
     parts, _ = compare_files.load(folders)
@@ -57,7 +59,8 @@ def pool(folders: Sequence[Path], out: Path, *, page: Path | None = None) -> dic
 
 
 def joined(parts: Mapping[str, Scores]) -> Scores:
-    """The rows of all parts, by id. Where the parts' protocols differ, the list of what each says."""
+    """The rows of all parts, by id. Where the parts' protocols differ, the list of what each says. Raises DataError as
+    `pool` does."""
     (leader, first), *others = parts.items()
     for name, part in others:
         if part.classes != first.classes:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from mien import writing
-from mien.errors import DataError
+from mien.errors import UsageError
 from mien.lab.evaluation.calibration import reliability, risk_coverage
 from mien.lab.evaluation.figures import class_histogram, confusion, reliability_diagram, risk_coverage_curve, to_bytes
 from mien.lab.evaluation.intervals import intervals
 from mien.lab.evaluation.metrics import summary
 from mien.lab.evaluation.paper_table import html_table
 from mien.lab.evaluation.scores import Scores
-from mien.lab.evaluation.statistics import Interval
+from mien.lab.evaluation.statistics import LEVEL_WORDS, Interval
 from mien.lab.evaluation.text import PER_CENT, PLAIN
 
 STYLE = """
@@ -87,7 +87,6 @@ def pictures(shown: Sequence[Picture]) -> str:
 def report(
     scores: Scores,
     *,
-    title: str = "",
     run: Mapping[str, Any] | None = None,
     extra: Sequence[Picture] = (),
     notes: Sequence[str] = (),
@@ -102,9 +101,10 @@ def report(
     sections: dict[str, str] = {}
     if notes:
         sections["Read this first"] = "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
-    sections["Result"] = html_table(("metric", "value", "95 % interval", "how"), _headline(metrics, spans))
+    sections["Result"] = html_table(("metric", "value", f"{LEVEL_WORDS} interval", "how"), _headline(metrics, spans))
     sections["Classes"] = _absent(metrics) + html_table(
-        ("class", "rows", "guessed", "precision", "recall", "recall, 95 %", "F1", "AUC"), _classes(metrics, spans)
+        ("class", "rows", "guessed", "precision", "recall", f"recall, {LEVEL_WORDS}", "F1", "AUC"),
+        _classes(metrics, spans),
     )
     sections["Figures"] = pictures([*standard_pictures(scores, metrics), *extra])
     if metrics["votes"] is not None and metrics["votes"]["agreement"]:
@@ -114,14 +114,19 @@ def report(
     sections["Protocol"] = html_table(("field", "value"), _facts(protocol))
     if run:
         sections["Run"] = html_table(("field", "value"), _facts(run))
-    heading = title or f"{protocol['dataset']}, {protocol['split']}"
+    heading = f"{protocol['dataset']}, {protocol['split']}"
     return page(heading, sections, lead=f"{metrics['n']:,} rows; {protocol['label_rule']}; {protocol['views']}")
 
 
-def write_report(path: Path, html: str) -> Path:
-    """Write the page, whole or not at all."""
+def check_name(path: Path) -> None:
+    """Raises UsageError for a name that a report cannot have, before the work."""
     if path.suffix.lower() not in (".html", ".htm"):
-        raise DataError(f"{path}: a report is one HTML file, give a name that ends in .html")
+        raise UsageError(f"{path}: a report is one HTML file, give a name that ends in .html")
+
+
+def write_report(path: Path, html: str) -> Path:
+    """Write the page, whole or not at all. Raises UsageError as `check_name` does."""
+    check_name(path)
     writing.text(path, html)
     return path
 

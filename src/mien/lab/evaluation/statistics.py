@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap and DeLong intervals over rows, t-intervals over seeds. No torch.
+"""How sure a number is: bootstrap, normal and Wilson intervals over rows, t-intervals over seeds. No torch.
 
 A bootstrap that draws rows costs N draws a replicate. Every metric here depends on the rows only through counts of a
 few hundred cells (class x prediction, or class x bin x correct), so the counts are drawn directly, from a multinomial:
@@ -16,7 +16,9 @@ from mien.errors import DataError, UsageError
 from mien.lab.evaluation.eval_needed import needs_eval
 
 REPLICATES = 2000  # Monte-Carlo error of a 2.5 % quantile's level: sqrt(.025 * .975 / 2000) = 0.35 points
-LEVEL = 0.95
+ALPHA = 0.05  # a p value from here on is no difference
+LEVEL = 1 - ALPHA
+LEVEL_WORDS = f"{100 * LEVEL:g} %"
 FEWEST_CLUSTERS = 10  # of which what a test by cluster would see is told: of fewer its distribution is too coarse
 ONE_CLUSTER = "one cluster, whose rows say nothing of others"  # how an interval that holds all values came about
 PROFILES = 5000  # above this many distinct clusters a multinomial over them costs more than drawing rows
@@ -58,7 +60,7 @@ def replicate_counts(
 
     Without clusters, the rows of each stratum (N,) are resampled among themselves. With clusters (N,), whole clusters
     are drawn with replacement and strata are not used, since a cluster may cross them; a row with cluster "" is its
-    own.
+    own. Raises UsageError where both are given.
     """
     if strata is not None and clusters is not None:
         raise UsageError("resample within strata or by clusters, not both: a cluster may cross strata")
@@ -127,31 +129,28 @@ def percentile_interval(
     draws: np.ndarray,
     *,
     clusters: Sequence[str] | np.ndarray | None = None,
-    level: float = LEVEL,
     how: str,
 ) -> Interval:
-    """The percentile bootstrap interval: the (1 - level) / 2 quantiles on both sides of the finite draws (B,). Drawn by cluster it
+    """The percentile bootstrap interval: the (1 - LEVEL) / 2 quantiles on both sides of the finite draws (B,). Drawn by cluster it
     is expanded (Hesterberg 2015, "What Teachers Should Know about the Bootstrap"), as that of few clusters is too narrow: the
-    level on each side is Phi(-sqrt(G / (G - 1)) t_{G-1})."""
+    level on each side is Phi(-sqrt(G / (G - 1)) t_{G-1}). Raises DataError where no draw is finite."""
     finite = draws[np.isfinite(draws)]
     if not len(finite):
         raise DataError("no bootstrap replicate gave a number: this metric needs more rows or more classes")
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     if clusters is not None:
         count = cluster_count(clusters)
-        tail = NormalDist().cdf(-float(np.sqrt(count / (count - 1))) * quantile(level, clusters))
+        tail = NormalDist().cdf(-float(np.sqrt(count / (count - 1))) * quantile(clusters))
     low, high = np.quantile(finite, [tail, 1 - tail])
-    return Interval(value, float(low), float(high), level, how)
+    return Interval(value, float(low), float(high), LEVEL, how)
 
 
-def mean_interval(
-    values: np.ndarray, *, clusters: Sequence[str] | np.ndarray | None = None, level: float = LEVEL
-) -> Interval:
+def mean_interval(values: np.ndarray, *, clusters: Sequence[str] | np.ndarray | None = None) -> Interval:
     """Normal interval of a mean of rows (N,): mean +- z sd / sqrt(N), by the central limit theorem; with clusters, sd
     / sqrt(N) is sqrt(G / (G - 1) sum_g (sum_{i in g} (x_i - mean))^2) / N, and z Student's t of G - 1 degrees of freedom."""
     mean = float(values.mean())
-    reach = quantile(level, clusters) * standard_error(values, clusters)
-    return Interval(mean, mean - reach, mean + reach, level, "normal" if clusters is None else "t, by cluster")
+    reach = quantile(clusters) * standard_error(values, clusters)
+    return Interval(mean, mean - reach, mean + reach, LEVEL, "normal" if clusters is None else "t, by cluster")
 
 
 def standard_error(values: np.ndarray, clusters: Sequence[str] | np.ndarray | None = None) -> float:
@@ -161,9 +160,7 @@ def standard_error(values: np.ndarray, clusters: Sequence[str] | np.ndarray | No
     return float(np.sqrt((sums**2).sum() * len(sums) / max(1, len(sums) - 1))) / len(values)
 
 
-def share_interval(
-    right: np.ndarray, clusters: Sequence[str] | np.ndarray | None = None, *, level: float = LEVEL
-) -> Interval:
+def share_interval(right: np.ndarray, clusters: Sequence[str] | np.ndarray | None = None) -> Interval:
     """Wilson's (1927) interval of a share of rows (N,), each 0 or 1, which holds its level for few rows and near 0 and 1, where
     the normal one does not. With clusters, N is divided by the design effect: the variance by cluster over that of as many
     independent rows, at least 1, and z is Student's t of G - 1 degrees of freedom; of one cluster anything is possible.
@@ -171,8 +168,8 @@ def share_interval(
     count, share = len(right), float(right.mean())
     clusters = clusters if shared(clusters) else None
     if clusters is not None and cluster_count(clusters) < 2:
-        return Interval(share, 0.0, 1.0, level, ONE_CLUSTER)
-    z = quantile(level, clusters)
+        return Interval(share, 0.0, 1.0, LEVEL, ONE_CLUSTER)
+    z = quantile(clusters)
     alone = share * (1 - share) / count
     if clusters is None:
         effect = 1.0
@@ -184,7 +181,7 @@ def share_interval(
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z * float(np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)) / (1 + z**2 / n)
     low, high = max(0.0, middle - reach), min(1.0, middle + reach)
-    return Interval(share, low, high, level, "Wilson" if clusters is None else "Wilson, by cluster")
+    return Interval(share, low, high, LEVEL, "Wilson" if clusters is None else "Wilson, by cluster")
 
 
 def shared(clusters: Sequence[str] | np.ndarray | None) -> bool:
@@ -197,16 +194,17 @@ def cluster_count(clusters: Sequence[str] | np.ndarray) -> int:
     return int(cluster_codes(np.asarray(clusters)).max(initial=-1)) + 1
 
 
-def quantile(level: float, clusters: Sequence[str] | np.ndarray | None) -> float:
-    """How many standard errors an interval reaches to either side: the normal's quantile, by cluster that of Student's t with one
-    degree of freedom fewer than clusters, of which there are two or more."""
+def quantile(clusters: Sequence[str] | np.ndarray | None) -> float:
+    """How many standard errors an interval at LEVEL reaches to either side: the normal's quantile, by cluster that of Student's t
+    with one degree of freedom fewer than clusters, of which there are two or more."""
     if clusters is None:
-        return NormalDist().inv_cdf((1 + level) / 2)
-    return student_quantile((1 + level) / 2, cluster_count(clusters) - 1)
+        return NormalDist().inv_cdf((1 + LEVEL) / 2)
+    return student_quantile((1 + LEVEL) / 2, cluster_count(clusters) - 1)
 
 
-def seed_summary(values: Sequence[float], *, level: float = LEVEL) -> SeedSummary:
-    """Mean, sample standard deviation and the Student t interval mean +- t_{n-1} sd / sqrt(n) over runs."""
+def seed_summary(values: Sequence[float]) -> SeedSummary:
+    """Mean, sample standard deviation and the Student t interval mean +- t_{n-1} sd / sqrt(n) over runs. Raises DataError where
+    there are none."""
     if not len(values):
         raise DataError("no runs to summarise: give the value of at least one run")
     numbers = np.asarray(values, np.float64)
@@ -214,7 +212,7 @@ def seed_summary(values: Sequence[float], *, level: float = LEVEL) -> SeedSummar
     if len(numbers) == 1:
         return SeedSummary(1, mean, None, None, None)
     deviation = float(numbers.std(ddof=1))
-    error = student_quantile((1 + level) / 2, len(numbers) - 1) * deviation / np.sqrt(len(numbers))
+    error = student_quantile((1 + LEVEL) / 2, len(numbers) - 1) * deviation / np.sqrt(len(numbers))
     return SeedSummary(len(numbers), mean, deviation, mean - float(error), mean + float(error))
 
 

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 import mien
-from mien import cli
+from mien import cli, jobs
 from mien.errors import UsageError
 from mien.reader import UNSURE
+from mien.worker import Settings
 
 
 def test_a_face_under_the_threshold_is_unsure_and_keeps_its_numbers(tiny_model: Path, hopper: np.ndarray) -> None:
@@ -24,9 +25,12 @@ def test_a_face_under_the_threshold_is_unsure_and_keeps_its_numbers(tiny_model: 
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
-def test_a_threshold_that_is_no_probability_is_refused(tiny_model: Path, wrong: float) -> None:
+def test_a_threshold_that_is_no_probability_is_refused(tiny_model: Path, tmp_path: Path, wrong: float) -> None:
     with pytest.raises(UsageError, match="expected a probability"):
         mien.Reader(tiny_model, abstain_below=wrong)
+    with pytest.raises(UsageError, match="expected a probability"):
+        jobs.run(["a.jpg"], tmp_path / "out", settings=Settings(str(tiny_model), abstain_below=wrong), format="csv")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

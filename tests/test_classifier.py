@@ -122,9 +122,22 @@ def half_precision(model: onnx.ModelProto) -> None:
     model.graph.node.insert(0, onnx.helper.make_node("Cast", ["image"], ["wide"], to=onnx.TensorProto.FLOAT))
 
 
+def of_a_number(model: onnx.ModelProto) -> None:
+    del model.graph.input[0].type.tensor_type.shape.dim[:]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 48 * 48], np.int64), "flat shape"))
+    model.graph.node[0].CopyFrom(onnx.helper.make_node("Expand", ["image", "flat shape"], ["flat"]))
+
+
+def with_a_number_for_an_answer(model: onnx.ModelProto) -> None:
+    answer = next(value for value in model.graph.output if value.name == "probabilities")
+    del answer.type.tensor_type.shape.dim[:]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (of_a_number, r"takes image: tensor\(float\) \[\]; expected one input"),
+        (with_a_number_for_an_answer, "with 8 labels, but the graph gives None"),
         (
             one_at_a_time,
             r"takes image: tensor\(float\) \[1, 1, 48, 48\]; expected one input, tensor\(float\) with a batch",

@@ -143,6 +143,30 @@ def test_rows_of_other_pictures_that_a_call_replaces_are_told(
     assert f"faces.{kind}: the rows of 1 other pictures there are replaced" in said[2]
 
 
+@pytest.mark.parametrize("kind", tables.FORMATS)
+def test_a_picture_whose_name_is_not_utf8_is_no_other_picture(
+    run, portrait: Path, tiny_model: Path, tmp_path: Path, kind: str
+) -> None:
+    odd = portrait.with_name("=\udcff.png")
+    shutil.copy(portrait, odd)
+    rest = ("--model", tiny_model, "-o", tmp_path / "out", "--format", kind, "--no-annotate")
+    assert [run("read", odd, *rest).err for _ in range(2)] == ["", ""]
+
+
+def test_somebodys_file_called_as_a_table_is_not_one_of_miens(
+    run, portrait: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "faces.parquet").write_text("a table of theirs in one file")
+    (out / "hopper-mien.png").write_text("theirs")
+    ran = run("read", portrait, "--model", tiny_model, "-o", out)
+    assert ran.status == 2 and "hopper-mien.png is there already, and no table of mien's beside it" in ran.err
+    ran = run("read", portrait, "--model", tiny_model, "-o", out, "--no-annotate", "--format", "parquet")
+    assert ran.status == 2 and "faces.parquet is there already, and mien did not write it" in ran.err
+    assert (out / "hopper-mien.png").read_text() == "theirs"
+
+
 def test_a_table_of_another_format_that_stays_is_told(run, portrait: Path, tiny_model: Path, tmp_path: Path) -> None:
     rest = ("--model", tiny_model, "-o", tmp_path / "out", "--no-annotate")
     assert run("read", portrait, *rest).err == ""
@@ -421,6 +445,7 @@ def test_whole_and_min_face(run, portrait: Path, tiny_model: Path) -> None:
         ),
         (["{picture}", "--detector", "whole", "--min-face", "80"], "--min-face is of a search, and --detector whole"),
         (["{picture}", "--min-face", "inf"], "min_face is inf: expected a number of px, at least 12"),
+        (["{picture}", "-o", "{picture}/out", "--engine", "ray", "--threads", "2"], "--threads is not for the job"),
         (["{picture}", "--workers", "2"], "--workers is for the job of a folder or list"),
         (["{folder}", "-o", "{folder}/out", "--threads", "2"], "--threads is not for the job of a folder or list"),
         (["{picture}", "--fps", "0"], "--fps is for videos: name one, or leave it out"),

@@ -121,7 +121,7 @@ def test_no_two_copies_are_alike() -> None:
         "a.jpg", "a.jpeg", "a.JPG", "a.png", "a.webp", "a.webp.png", "a.jpg.png", "b/a.jpg", "../a.jpg", "../../a.jpg", "/c/a.jpg",
         "c/a.jpg", "__up__/a.jpg", "___up__/a.jpg", "__root__/c/a.jpg",
         f"{'n' * 251}.gif", f"{'n' * 250}.gif.png", f"{'n' * 251}.jpg",
-        "a.tiff", "a.tiff.png.png", "a.b.png",
+        "a.tiff", "a.tiff.png.png", "face", "face.png", "x.tmp", "x.tmp.png", "a.b.png",
     ]  # fmt: skip
     copies = [draw.copy_below(Path("out"), source) for source in sources]
     assert len(set(copies)) == len(sources)

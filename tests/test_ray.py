@@ -476,9 +476,10 @@ def test_a_url_that_holds_something_else_is_refused(memory: Any, settings: worke
     run(pictures, "memory://out", settings, engine=read_by_name)
     with pytest.raises(UsageError, match=r"another job \(format was 'csv', now 'jsonl'\)"):
         run(pictures, "memory://out", settings, engine=read_by_name, format="jsonl")
-    memory.pipe_file("/out/journal/000000.json", b"[]")
-    with pytest.raises(UsageError, match="not a journal that mien wrote"):
-        run(pictures, "memory://out", settings, engine=read_by_name)
+    for entry, content in (("000001", b"{}"), ("000000", b"[]")):
+        memory.pipe_file(f"/out/journal/{entry}.json", content)
+        with pytest.raises(UsageError, match="not a journal that mien wrote"):
+            run(pictures, "memory://out", settings, engine=read_by_name)
 
 
 def test_a_second_job_at_a_url_is_noticed(memory: Any, settings: worker.Settings) -> None:

@@ -606,15 +606,27 @@ def test_what_an_earlier_video_left_is_removed(run, clip: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("format", tables.FORMATS)
 def test_of_earlier_tables_only_a_videos_goes(run, clip: Path, tmp_path: Path, portrait: Actor, format: str) -> None:
-    """A second video in another format removes the first one's table, but not one of pictures."""
-    other = "csv" if format != "csv" else "jsonl"
+    """A second video in another format removes the first one's table, but not one of pictures; in that one's place none comes."""
+    other, third = (kind for kind in tables.FORMATS if kind != format)
     out = tmp_path / "out"
     Image.fromarray(films.screen([portrait], 0, SIZE)).save(tmp_path / "a.png")
     run("read", tmp_path / "a.png", "-o", out, "--format", format)
     assert run("read", clip, "-o", out, "--every", 5, "--no-annotate", "--format", other)[0] == 0
     assert tables.place(format, out).exists() and tables.place(other, out).exists()
-    run("read", clip, "-o", out, "--every", 5, "--no-annotate", "--format", format)
+    assert run("read", clip, "-o", out, "--every", 5, "--no-annotate", "--format", third)[0] == 0
     assert tables.place(format, out).exists() and not tables.place(other, out).exists()
+    before = tables.sources(tables.place(format, out))
+    status, _, errors = run("read", clip, "-o", out, "--every", 5, "--no-annotate", "--format", format)
+    assert status == 2 and f"{tables.place(format, out)} holds pictures' rows" in errors
+    assert tables.sources(tables.place(format, out)) == before == {str(tmp_path / "a.png")}
+    assert tables.place(third, out).exists()
+
+
+def test_a_video_takes_the_place_of_a_table_that_was_only_begun(run, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "faces.parquet").mkdir(parents=True)
+    (tmp_path / "out" / "faces.csv").touch()
+    assert run("read", clip, "-o", tmp_path / "out", "--every", 5, "--format", "parquet")[0] == 0
+    assert run("read", clip, "-o", tmp_path / "out", "--every", 5)[0] == 0
 
 
 @pytest.mark.parametrize("name", ["faces.csv", "tracks.csv"])

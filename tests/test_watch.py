@@ -94,12 +94,15 @@ def test_a_source_that_breaks_off_is_named(
 def test_the_options_reach_the_reader(clip: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[mien.Reader] = []
     monkeypatch.setattr(job_cli, "watch", lambda camera, reader, *, smoothing: seen.append(reader))
-    options = ["--camera", str(clip), "--model", str(tiny_model), "--min-face", "77"]
-    for name, kind in (("mtcnn", "Mtcnn"), ("whole", "Whole")):
+    options = ["--camera", str(clip), "--model", str(tiny_model)]
+    for name, kind, size in (("mtcnn", "Mtcnn", ["--min-face", "77"]), ("whole", "Whole", [])):
         with pytest.raises(SystemExit):
-            cli.main(["watch", *options, "--detector", name])
+            cli.main(["watch", *options, "--detector", name, *size])
         assert kind.lower() in type(seen[-1].detector).__name__.lower()
     assert seen[0].detector.min_face == 77 and seen[0].classifier.path == tiny_model
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["watch", *options, "--detector", "whole", "--min-face", "77"])
+    assert ended.value.code == 2 and len(seen) == 2
 
 
 def test_ctrl_c_stops_cleanly(clip: Path, reader: mien.Reader, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from mien import images
 from mien.card import METADATA_KEY, ModelCard
 from mien.errors import ModelError
 
@@ -27,7 +28,7 @@ class Prediction:
 
 
 def bundled_model() -> Path:
-    """The path of the one .onnx file inside the package."""
+    """The path of the one .onnx file inside the package. Raises ModelError where there is none, or more than one."""
     found = sorted(Path(str(files("mien") / "models")).glob("*.onnx"))
     if len(found) != 1:
         raise ModelError(f"expected exactly one bundled model, found {len(found)}: reinstall mien or pass model=FILE")
@@ -45,7 +46,8 @@ class _Session(ort.InferenceSession):
 
 def session(model: Path | bytes, *, threads: int = 1, providers: Sequence[str] | None = None) -> _Session:
     """An ONNX Runtime session of a file or its content, with `threads` intra-op threads that do not spin while they wait. A pickle
-    of it holds the file's path, or the content."""
+    of it holds the file's path, or the content. Raises ModelError for a provider that is not installed, and for what cannot be
+    loaded."""
     wanted = list(providers) if providers is not None else ["CPUExecutionProvider"]
     unknown = [name for name in wanted if name not in ort.get_available_providers()]
     if unknown:
@@ -59,10 +61,9 @@ def session(model: Path | bytes, *, threads: int = 1, providers: Sequence[str] |
     try:
         opened = _Session(_as_onnxruntime_takes(model), options, providers=wanted)
     except Exception as error:  # onnxruntime raises its own untyped family
-        reason = str(error).splitlines()[0]
         name = "the model" if isinstance(model, bytes) else model
         raise ModelError(
-            f"{name}: ONNX Runtime cannot load it ({reason}); is it an ONNX file that mien exported?"
+            f"{name}: ONNX Runtime cannot load it ({images.reason(error)}); is it an ONNX file that mien exported?"
         ) from None
     where = model if isinstance(model, bytes) else model.absolute()
     opened.again = partial(session, where, threads=threads, providers=providers)
@@ -86,6 +87,9 @@ class Classifier:
     def __init__(
         self, model: str | Path | None = None, *, threads: int = 1, providers: Sequence[str] | None = None
     ) -> None:
+        """model: an .onnx file that mien exported; None is the bundled one. threads: of one answer on the CPU. providers: ONNX
+        Runtime's, None for the CPU. Raises ModelError for a file that is absent, cannot be loaded, has no card, or whose graph is
+        not what its card says."""
         self.path = bundled_model() if model is None else Path(model)
         if not self.path.is_file():
             raise ModelError(f"{model or repr(model)}: no such model file; pass an .onnx file written by `mien export`")
@@ -105,21 +109,22 @@ class Classifier:
 
     def _check_graph(self) -> None:
         inputs = self._session.get_inputs()
-        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or isinstance(inputs[0].shape[0], int):
+        shape = inputs[0].shape if inputs else []
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or not shape or isinstance(shape[0], int):
             taken = ", ".join(f"{one.name}: {one.type} {one.shape}" for one in inputs)
             raise ModelError(
                 f"{self.path}: the graph takes {taken}; expected one input, tensor(float) with a batch of any size; export it again"
             )
-        spec, seen = self.card.input, inputs[0].shape
+        spec = self.card.input
         told = [len(spec.mean), spec.height, spec.width]
-        if len(seen) != 4 or any(isinstance(n, int) and n != said for n, said in zip(seen[1:], told, strict=True)):
-            shown = [" x ".join(map(str, sides)) for sides in (told, seen[1:])]
+        if len(shape) != 4 or any(isinstance(n, int) and n != said for n, said in zip(shape[1:], told, strict=True)):
+            shown = [" x ".join(map(str, sides)) for sides in (told, shape[1:])]
             raise ModelError(
                 f"{self.path}: the card says {shown[0]} pictures, the graph takes {shown[1]}; export it again"
             )
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
         for name, head in self.card.heads.items():
-            width = outputs.get(head.output, [None, None])[-1]
+            width = (outputs.get(head.output) or [None])[-1]
             if width != len(head.labels):
                 raise ModelError(
                     f"{self.path}: head {name!r} names output {head.output!r} with {len(head.labels)} labels, "
@@ -136,7 +141,7 @@ class Classifier:
             found = self._graph(np.zeros((2, len(spec.mean), spec.height, spec.width), np.float32))
         except Exception as error:  # onnxruntime raises its own untyped family
             raise ModelError(
-                f"{self.path}: the graph fails on a batch of 2 ({str(error).splitlines()[0]}); export it again"
+                f"{self.path}: the graph fails on a batch of 2 ({images.reason(error)}); export it again"
             ) from None
         for name, rows in found.probabilities.items():
             sums_to_one = np.abs(rows.sum(axis=1) - 1) < SUM_TOLERANCE  # a NaN does not

@@ -17,7 +17,7 @@ import typer
 import mien
 from mien import images, storage, terminal, writing
 from mien.errors import DetectorError, ImageError, MienError, ModelError, UsageError
-from mien.faces.detect import MIN_FACE, NAMES
+from mien.faces.detect import MIN_FACE, NAMES, NO_SEARCH
 from mien.pace import SMOOTHING_S, Pace
 from mien.terminal import complain, printable
 from mien.worker import Settings
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mien.reader import Face, Reader, Reading
 
 ENGINES = ("local", "ray")  # of a folder job
+WATCHED_FACE = 80  # px: who sits before a camera is near
 _EPILOG = "An expression is what a face shows, not what a person feels."
 
 
@@ -249,12 +250,14 @@ def watch(
     smoothing: Annotated[
         float, typer.Option(min=0, metavar="S", help="Time constant of the smoothing, in seconds; 0 is none.")
     ] = SMOOTHING_S,
-    min_face: Annotated[float, typer.Option(metavar="PX", help="The shortest face side to look for.")] = 80,
+    min_face: Annotated[float, typer.Option(metavar="PX", help="The shortest face side to look for.")] = WATCHED_FACE,
 ) -> None:
     """Watch a camera: the expressions of the faces in front of it, as bars in the terminal. Nothing is kept."""
     from mien import job_cli
     from mien.reader import Reader
 
+    if detector == "whole" and min_face != WATCHED_FACE:
+        raise UsageError(f"--min-face {NO_SEARCH}")
     if not job_cli.watch(camera, Reader(model, detector=detector, min_face=min_face), smoothing=smoothing):
         raise typer.Exit(1)
 
@@ -303,15 +306,15 @@ def _place(out: str | None, *, engine: str, address: str | None) -> Path | None:
 
 def _refuse_unused(context: typer.Context, paths: list[str], *, out: str | None) -> None:
     """Raises UsageError for an option that was given and that nothing named here uses."""
-    many = any(images.stands_for_many(path) or storage.is_url(path) for path in paths)
     on_ray = context.params["engine"] == "ray"
+    many = on_ray or any(images.stands_for_many(path) or storage.is_url(path) for path in paths)
     copies = "is of the annotated copies that -o writes: name a folder with -o"
     if out is not None:
         copies = "asks for annotated copies, and a job on Ray writes none: leave out --engine ray"
     whole = context.params["detector"] == "whole"
     used = {
         "annotate": (not context.params["annotate"] or (out is not None and not on_ray), copies),
-        "min-face": (not whole, "is of a search, and --detector whole searches nothing: choose another detector"),
+        "min-face": (not whole, NO_SEARCH),
         "format": (out is not None, "is of the table that -o writes: name a folder with -o"),
         "workers": (
             out is not None and many,
@@ -446,7 +449,11 @@ def _read_pictures(
                 _show(reading)
         interrupted = False
     finally:  # also what was read before Ctrl-C
-        if out and interrupted and tables.sources(tables.place(format, out)) - {str(row["source"]) for row in table}:
+        if (
+            out
+            and interrupted
+            and tables.sources(tables.place(format, out)) - {tables.spelt(row["source"]) for row in table}
+        ):
             complain(f"{tables.place(format, out)}: left as it was, as it holds pictures that were not reached")
         elif out:
             _say(f"wrote {tables.write(table, format, out)}", *(f"wrote {copy}" for copy in written), quiet=json)
@@ -462,7 +469,7 @@ def _tell_what_is_replaced(table: Path, pictures: list[Path]) -> None:
     for other in tables.own(table.parent):
         if other != table:
             complain(f"{other}: left as an earlier call wrote it")
-    others = tables.sources(table) - {str(path) for path in pictures}
+    others = tables.sources(table) - {tables.spelt(str(path)) for path in pictures}
     if others:
         complain(
             f"{table}: the rows of {len(others)} other pictures there are replaced, as every call writes its own table; name all "

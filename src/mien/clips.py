@@ -151,13 +151,16 @@ def read_clip(
 
 
 def check_place(path: Path, out: Path, *, format: str) -> None:
-    """Raises UsageError where writing into `out` would destroy the video at `path`, a folder job's table or a table that mien
-    did not write, or where a folder has the name of a file that goes there. Whatever else `_earlier` names is mien's own to
+    """Raises UsageError where writing into `out` would destroy the video at `path`, a table of pictures or one that mien did not
+    write, or where a folder has the name of a file that goes there. Whatever else `_earlier` names is mien's own to
     replace where a table of mien's lies beside it."""
     jobs.refuse_a_jobs_folder(out)
     tracks = out / "tracks.csv"
     for table in (tables.place(format, out), tracks):
         tables.refuse_foreign(table)
+    table = tables.place(format, out)
+    if table.exists() and not tables.holds_frames(table) and tables.sources(table):
+        raise UsageError(f"{table} holds pictures' rows: choose another folder for -o")
     ours = tracks.exists() or any(tables.own(out))
     for file in _earlier(out):
         if file.is_dir():

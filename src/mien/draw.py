@@ -137,7 +137,8 @@ def copy_below(folder: Path, source: str) -> Path:
     above = [f"{ROOT}{path.drive.rstrip(':')}"] if path.anchor else []
     kept = path.suffix.lower() in (".jpg", ".jpeg", ".png") and Path(path.stem).suffix.lower() not in SUFFIXES
     stem, ending = (path.stem, path.suffix) if kept else (path.name, ".png")
-    if (name := _name(stem, ending)) != f"{stem}{ending}":  # too long: cut, but like no other
+    strange = path.suffix.lower() not in SUFFIXES  # NAME.png is then a name that another picture may well have
+    if strange or (name := _name(stem, ending)) != f"{stem}{ending}":  # too long: cut, but like no other
         name = _name(stem, f"-{zlib.crc32(os.fsencode(path.name)):08x}{ending}")
     return folder.joinpath(*above, *parts[:-1], name)
 

@@ -6,7 +6,6 @@ killed, at whatever moment, finds at most rows that no journal line covers; it c
 again. A line without its newline was never finished and counts for nothing.
 """
 
-import hashlib
 import json
 import os
 from collections import Counter, deque
@@ -346,9 +345,10 @@ def _job(settings: Settings, format: str) -> dict[str, Any]:
     import mien
     from mien.reader import Reader
 
-    reader = Reader(settings.model, detector=settings.detector, min_face=settings.min_face)
-    model = hashlib.sha256(reader.classifier.path.read_bytes()).hexdigest()
-    named = asdict(replace(settings, model=model))
+    reader = Reader(
+        settings.model, detector=settings.detector, min_face=settings.min_face, abstain_below=settings.abstain_below
+    )
+    named = asdict(replace(settings, model=reader.classifier.sha256))
     del named["max_pixels"]  # a larger limit reads the same, and more
     if named.pop("copies"):
         named[images.COPIES] = True  # which `images.in_folder` looks for

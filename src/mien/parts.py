@@ -70,7 +70,8 @@ class PartJournal:
         """The entries in order; the last one may be torn, and is left out then."""
         found = [_parsed(data) for data in self._folder.read(names)]
         whole = found[:-1] if found and found[-1] is None else found
-        if None in whole or list(names) != [_entry(number) for number in range(len(names))]:
+        incomplete = any(entry is None or not {"mark", "files"} <= entry.keys() for entry in whole[1:])
+        if None in whole[:1] or incomplete or list(names) != [_entry(number) for number in range(len(names))]:
             raise UsageError(
                 f"{self._folder.url}: not a journal that mien wrote, or a part of it is gone; choose another for -o"
             )

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mien import storage
+from mien import images, storage
 from mien.cores import cores
 from mien.errors import EngineError, UsageError
 from mien.worker import Settings, Worker
@@ -184,7 +184,7 @@ def _join(ray: Any, **options: Any) -> None:
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         where = options["address"]
         raise UsageError(
-            f"no Ray to work with at {where}: {str(error).strip().splitlines()[0]}; expected HOST:PORT of a running "
+            f"no Ray to work with at {where}: {images.reason(error)}; expected HOST:PORT of a running "
             "cluster's head with this Ray and Python, or no --address for a Ray of this machine"
         ) from None
 

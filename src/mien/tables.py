@@ -89,7 +89,7 @@ def failure(source: str, reason: str) -> Row:
 
 def to_json(table: Iterable[Row]) -> str:
     """One JSON array with an object for each row."""
-    return json.dumps([_unicode_row(row) for row in table], indent=1, allow_nan=False)
+    return json.dumps([_spelt_row(row) for row in table], indent=1, allow_nan=False)
 
 
 def write_csv(table: Iterable[Row], path: Path, *, columns: Sequence[str] = COLUMNS) -> None:
@@ -143,7 +143,8 @@ def place(kind: str, folder: Path) -> Path:
 def is_foreign(path: Path) -> bool:
     """Whether something lies at `path`, a table's place, that mien did not write. What is empty was never finished."""
     if path.suffix == ".parquet":
-        return path.is_dir() and not (all(map(is_part, path.iterdir())) and {"source", "status"} <= _columns_of(path))
+        ours = path.is_dir() and all(map(is_part, path.iterdir())) and {"source", "status"} <= _columns_of(path)
+        return path.exists() and not ours
     if not path.is_file():
         return path.exists()
     with path.open("rb") as file:
@@ -238,17 +239,17 @@ def copy_without_failures(kind: str, folder: Path, target: Path, sources: Collec
     not be read. The copy's mark."""
     old, new = place(kind, folder), place(kind, target)
     if kind == "csv":
-        names = {str(_harmless(_unicode(source))) for source in sources}
+        names = {str(_harmless(spelt(source))) for source in sources}
         with old.open("r", newline="", encoding="utf-8") as rows, new.open("w", **_CSV) as file:
             csv.writer(file).writerows(
                 row for row in csv.reader(rows) if not (row[0] in names and row[-1].startswith(_ERROR))
             )
     elif kind == "jsonl":
-        spelt = {*sources, *map(_unicode, sources)}  # tables of earlier versions have the names as they are
+        named = {*sources, *map(spelt, sources)}  # tables of earlier versions have the names as they are
         with old.open("rb") as lines, new.open("wb") as copy:
-            copy.writelines(line for line in lines if not _is_failure(json.loads(line), spelt))
+            copy.writelines(line for line in lines if not _is_failure(json.loads(line), named))
     else:
-        return _copy_parts(old, new, {_unicode(source) for source in sources})
+        return _copy_parts(old, new, {spelt(source) for source in sources})
     return new.stat().st_size
 
 
@@ -318,7 +319,7 @@ class ParquetSink:
         return len(self._rows) >= self.ROWS
 
     def add(self, table: Iterable[Row]) -> None:
-        self._rows += map(_unicode_row, table)
+        self._rows += map(_spelt_row, table)
 
     def commit(self) -> int:
         if self._rows:
@@ -354,13 +355,13 @@ def _arrow_type(column: str, pa: Any) -> Any:
     return pa.string() if column in _TEXTS else pa.int64() if column in _INTEGERS else pa.float64()
 
 
-def _unicode(value: str | int | float | None) -> str | int | float | None:
+def spelt(value: str | int | float | None) -> str | int | float | None:
     """Bytes of a file name that are not UTF-8 are spelt out, as in the CSV: neither Parquet nor those who read JSON take them."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-def _unicode_row(row: Row) -> Row:
-    return {name: _unicode(value) for name, value in row.items()}
+def _spelt_row(row: Row) -> Row:
+    return {name: spelt(value) for name, value in row.items()}
 
 
 def _face_row(source: str, number: int, face: Face, status: str) -> Row:
@@ -385,7 +386,7 @@ def _row(**cells: str | int | float | None) -> Row:
 
 
 def _json_line(row: Row) -> str:
-    return json.dumps(_unicode_row(row), allow_nan=False) + "\n"
+    return json.dumps(_spelt_row(row), allow_nan=False) + "\n"
 
 
 def _harmless_row(row: Row) -> dict[str, str | int | float | None]:

@@ -26,6 +26,7 @@ from mien.lab.training.cross_fitted import CrossFitted
 from mien.lab.training.export import TrainedRun
 from mien.lab.training.parts import Part
 from mien.lab.training.recipes import Choice
+from mien.lab.training.soup import average
 from mien.lab.training.teacher import RowAnswers, Several, load_teacher, load_teachers
 from mien.lab.training.trainer import Source, _left_out, train
 
@@ -283,6 +284,10 @@ def test_teachers_that_cannot_answer_out_of_fold_are_named(world: dict[str, Path
     choice = Choice("mien-small", settings=(*TINY, "epochs=1"))
     train(choice, source, second, threads=1, pretrained=whole / "best.ckpt", say=lambda line: None)
     refused([second], f"teacher {second}: its --pretrained, best.ckpt, may have learnt part 1/3")
+    mean = average([second, second], tmp_path / "mean")
+    refused([mean], f"teacher {mean}: its runs, of which it is the mean, may have learnt part 1/3")
+    with pytest.raises(UsageError, match=f"{mean}: its runs, of which it is the mean, may have learnt from part 1/3"):
+        cross_fit([mean, world["2"], world["3"]], world["root"])
 
 
 def test_the_table_begins_with_the_label_that_is_least_believed(world: dict[str, Path], tmp_path: Path) -> None:

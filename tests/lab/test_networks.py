@@ -614,3 +614,6 @@ def test_pickled_code_is_never_run(tmp_path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"not a file")
     with pytest.raises(ModelError, match="not a safetensors file"):
         load_pretrained(small("resnet18"), tmp_path / "broken.safetensors")
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(ModelError, match=r"empty.pth: cannot be loaded as plain weights \(EOFError\)"):
+        load_pretrained(small("resnet18"), tmp_path / "empty.pth")

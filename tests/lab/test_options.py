@@ -317,3 +317,12 @@ def test_a_damaged_checkpoint_is_named(damage: Callable[[Path], None], tmp_path:
     torch.save([1], path)
     with pytest.raises(DataError, match=r"best.ckpt: not a checkpoint of mien"):
         runs.load_network(folder)
+
+
+@pytest.mark.parametrize("damage", [shortened, emptied])
+def test_damaged_faces_of_a_run_are_named(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    np.save(tmp_path / runs.CROPS, np.zeros((2, 1, 48, 48), np.uint8))
+    assert runs.kept_crops(tmp_path).shape == (2, 1, 48, 48)
+    damage(tmp_path / runs.CROPS)
+    with pytest.raises(DataError, match=r"crops.npy: the faces for export's check are damaged .*pass --root DIR"):
+        runs.kept_crops(tmp_path)

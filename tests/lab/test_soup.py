@@ -15,6 +15,7 @@ from mien.errors import DataError, UsageError
 from mien.lab import datasets
 from mien.lab.training import export, runs, soup
 from mien.lab.training.export import TrainedRun
+from mien.lab.training.parts import may_know
 from mien.lab.training.recipes import Choice
 from mien.lab.training.trainer import Source, train
 
@@ -69,6 +70,7 @@ def test_it_says_what_it_is_the_mean_of(world: dict[str, Path]) -> None:
     ) == 64
     assert facts["selection_rule"].startswith("the mean of the weights of 2 runs, of each the epoch with the highest")
     assert not {"pretrained", "teacher"} & set(facts)
+    assert may_know(facts) == ["runs, of which it is the mean"]  # whether they have learnt a part that they left out is not said
 
 
 def test_it_is_evaluated_exported_and_gone_on_from_as_a_run(

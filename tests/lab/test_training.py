@@ -253,6 +253,18 @@ def test_two_do_not_train_into_one_folder(data: Path, tmp_path: Path) -> None:
     choice = Choice("mien-small", settings=SMALL)
     train(choice, Source("ferplus", data, allow_partial=True), tmp_path / "new", threads=1, say=say)
     assert seen == []  # a new run keeps its folder, too
+    other = tmp_path / "other"
+
+    def begin(line: str) -> None:  # another run, while this one's first words are said
+        if not other.exists():
+            trained(other, data, "epochs=1")
+
+    at_random = Choice(
+        "ad-corre", "cpu", settings=("network.width=0.05", "size=32", "epochs=1")
+    )  # it says a note before it trains
+    with pytest.raises(UsageError, match="other already holds a run"):
+        train(at_random, Source("ferplus", data, allow_partial=True), other, threads=1, say=begin)
+    assert runs.read(other)["choice"]["method"] == "mscar"
 
 
 def test_a_full_disk_names_the_checkpoint(tmp_path: Path) -> None:
@@ -334,6 +346,14 @@ def test_joint_training_validates_both_heads(data: Path) -> None:
     assert {name: (s.name, s.label_rule) for name, s in validation.items()} == {
         "fer2013": ("fer2013", "fer2013"), "ferplus": ("ferplus", "majority"),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("file", ["pack.json", "align.json"])
+def test_both_label_sets_need_the_original_files(tmp_path: Path, file: str) -> None:
+    (tmp_path / file).write_text("{}")
+    _, recipe = resolve(Choice("mien-small"))
+    with pytest.raises(UsageError, match="a packed or aligned copy has one; pass --root the original files"):
+        load_data(Source("ferplus", tmp_path), recipe)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from mien.errors import UsageError
 
 NAMES: tuple[str, ...] = ("mtcnn", "whole", "yunet")
 MIN_FACE = 40  # px of the original picture; below that a 48 px model sees mostly invented detail
+NO_SEARCH = "is of a search, and --detector whole searches nothing: choose another detector"  # of --min-face
 
 Box = tuple[float, float, float, float]
 Points = tuple[tuple[float, float], ...]

@@ -59,6 +59,9 @@ class Mtcnn:
         thresholds: tuple[float, float, float] = THRESHOLDS,
         scale_step: float = SCALE_STEP,
     ) -> None:
+        """min_face: the shortest side to look for, px, 12 or more. threads, providers: ONNX Runtime's. thresholds: the scores, 0-1,
+        that each network's candidates need. scale_step: the ratio of a picture's sizes, 0-1. Raises UsageError for another
+        min_face, and ModelError for a provider that is not installed."""
         if not FEWEST_FACE_PIXELS <= min_face < math.inf:
             raise UsageError(
                 f"min_face is {min_face}: expected a number of px, at least {FEWEST_FACE_PIXELS}, P-net's window"

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mien import images
 from mien.classifier import session
 from mien.errors import DetectorError
 from mien.faces.detect import MIN_FACE, Detection
@@ -60,7 +61,7 @@ class Yunet:
         except DetectorError:
             raise
         except Exception as error:  # onnx raises its own untyped families
-            reason = str(error).splitlines()[0]
+            reason = images.reason(error)
             raise DetectorError(f"{path}: not a YuNet file that can be loaded ({reason}); pass {FILE}") from None
 
     def detect(self, image: np.ndarray) -> list[Detection]:

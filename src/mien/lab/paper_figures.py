@@ -110,11 +110,16 @@ def draw_figures(
 ) -> list[Drawn]:
     """Every figure of a method's paper, or the one called `number`, from the runs of `seed` below `out`. cells: of
     `lay_out`, for figures that are curves of printed numbers. plan: its preset and data say which runs."""
+    return [_drawn(figure, out, cells, plan, seed) for figure in figures_of(method, number)]
+
+
+def figures_of(method: str, number: str | None) -> list[PaperFigure]:
+    """Every figure of a method's paper, or those called `number`. Raises UsageError where there is none."""
     wanted = [figure for figure in PAPER_FIGURES if figure.method == method and number in (None, figure.number)]
     if not wanted:
         there = ", ".join(dict.fromkeys(figure.number for figure in PAPER_FIGURES if figure.method == method))
         raise UsageError(f"{method} has no figure {number!r}: there are {there or 'none'}")
-    return [_drawn(figure, out, cells, plan, seed) for figure in wanted]
+    return wanted
 
 
 def _drawn(figure: PaperFigure, out: Path, cells: Sequence[Cell], plan: Plan, seed: int) -> Drawn:

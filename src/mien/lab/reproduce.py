@@ -120,6 +120,8 @@ def selected(published: Iterable["Published"], plan: Plan) -> list["Published"]:
     numbers = list(published)
     wanted = [("Table", plan.table), ("Fig.", plan.figure)]
     asked = [f"{kind} {number}" for kind, number in wanted if number is not None]
+    if plan.table is not None and asked[0] not in {number.table for number in numbers}:
+        asked = asked[:1]
     found = [number for number in numbers if (not asked or number.table in asked) and re.search(plan.rows, number.row)]
     if not found:
         there = ", ".join(dict.fromkeys(number.table for number in numbers))
@@ -320,7 +322,11 @@ def _interval(
         only.spans.update(intervals(only.scores, clusters=only.scores.clusters))
     interval = None if only is None else only.spans.get(number.metric)
     if interval is None:
-        return None, None, "one run, no interval for this metric"
+        return (
+            None,
+            None,
+            f"one {'run' if only else 'seed'}, no interval for {'this metric' if only else 'a mean over folds'}",
+        )
     return scale * interval.low, scale * interval.high, f"one run, over rows: {interval.how}"
 
 

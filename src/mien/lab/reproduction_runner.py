@@ -25,7 +25,7 @@ from mien.lab.losses.label_distribution import LabelDistribution
 from mien.lab.methods.method import Method, Recipe
 from mien.lab.networks import Shape
 from mien.lab.networks.counts import count
-from mien.lab.paper_figures import draw_figures, figure_jobs, section
+from mien.lab.paper_figures import draw_figures, figure_jobs, figures_of, section
 from mien.lab.protocol import file_sha256
 from mien.lab.reproduce import Job, Outcome, Plan, jobs, lay_out, run_cells, write_pages
 from mien.lab.training.checkpoint import BEST_ON_TEST
@@ -165,7 +165,8 @@ def _refuse_what_no_run_reads(wanted: Iterable[Job], conduct: Conduct) -> None:
 
 def choice_of(job: Job, conduct: Conduct) -> Choice:
     """The job's variant under its preset, or under the preset's own recipe for the dataset or the start where the
-    method has one ("paper/fer2013"), with the job's settings and then the user's."""
+    method has one ("paper/fer2013"), with the job's settings and then the user's. Raises UsageError for one of the user's that
+    its row is about."""
     recipes = methods.load(job.method).recipes
     special = [f"{job.preset}/{word}" for word in (job.dataset, start_of(job)) if word]
     preset = next((name for name in special if name in recipes), job.preset)
@@ -315,11 +316,17 @@ class Reproduced:
 
 def reproduce(name: str, plan: Plan, out: Path, *, conduct: Conduct, say: Callable[[str], None] = print) -> Reproduced:
     """Run what is missing, lay the tables out, draw the figures, write the pages. A finished run is never made again; a
-    run whose data are absent leaves its cells empty and the rest goes on."""
+    run whose data are absent leaves its cells empty and the rest goes on. Raises UsageError, before anything is trained, for a
+    method, preset, table, figure or setting that there is none of or that cannot be meant."""
     method = methods.load(name)
     if plan.preset not in method.recipes:
         raise UsageError(f"{name} has no preset {plan.preset!r}: expected one of {', '.join(method.recipes)}")
+    if not method.published:
+        raise UsageError(
+            f"{name} is no paper's method: there is no printed number to reproduce; train it by `mien train {name}`"
+        )
     check_settings(method, conduct.settings)
+    figures_of(name, plan.figure)
     drawn_only = plan.figure is not None and plan.table is None and not _printed(method, plan)
     wanted = [] if drawn_only else jobs(method, plan)
     if plan.figure is not None:
@@ -357,7 +364,7 @@ def plan_in_words(plan: Plan) -> str:
 
 
 def page_name(method: str, plan: Plan) -> str:
-    """A file name that tells reproductions of one folder apart."""
+    """A file name by what was asked for. Other seeds, and rows whose patterns differ in signs only, have the same."""
     parts = [method, plan.preset.replace("/", "-"), plan.data or ""]
     parts += [f"table{plan.table}" if plan.table else "", f"figure{plan.figure}" if plan.figure else ""]
     parts.append(re.sub(r"\W+", "-", plan.rows).strip("-"))

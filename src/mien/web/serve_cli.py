@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mien.errors import UsageError
-from mien.faces.detect import MIN_FACE, NAMES
+from mien.faces.detect import MIN_FACE, NAMES, NO_SEARCH
 from mien.web.limits import MIB, Limits
 
 _DEFAULTS = Limits()
@@ -65,7 +65,7 @@ def serve(
     if max_memory is not None and max_memory < max_body:
         raise UsageError(f"--max-memory {max_memory}: one request may have {max_body} MiB; lower --max-body, too")
     if detector == "whole" and min_face != MIN_FACE:
-        raise UsageError("--min-face is of a search, and --detector whole searches nothing: choose another detector")
+        raise UsageError(f"--min-face {NO_SEARCH}")
     limits = Limits(
         body=max_body * MIB,
         pictures=max_pictures,

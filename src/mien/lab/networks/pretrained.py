@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mien import images
 from mien.errors import ModelError
 from mien.lab.networks.from_onnx import weights_of
 from mien.lab.networks.network import Network
@@ -150,7 +151,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise ModelError(
-            f"{path}: cannot be loaded as plain weights ({str(error).splitlines()[0]}); pickled code is never run: convert "
+            f"{path}: cannot be loaded as plain weights ({images.reason(error)}); pickled code is never run: convert "
             "the file to safetensors where you trust it"
         ) from error
     for key in WRAPPERS:

@@ -124,7 +124,7 @@ def _answers(model: TrainedRun, data: FaceDataset, rows: np.ndarray) -> dict[str
 
 def believed(found: CrossFitted, data: FaceDataset) -> tuple[str, np.ndarray]:
     """The head that answers the rows' labels (FER-2013's where both label sets were learnt), and (N,) the probability of each
-    row's label."""
+    row's label. Raises DataError where the head lacks one of the labels."""
     head = "fer2013" if found.facts["label_rule"] == JOINT else found.default_head
     place = np.array([found.classes[head].index(name) if name in found.classes[head] else -1 for name in data.classes])
     labels = place[data.labels]

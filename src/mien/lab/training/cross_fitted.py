@@ -53,5 +53,6 @@ class CrossFitted:
 
 
 def check_name(path: Path) -> None:
+    """Raises UsageError for a file name that does not end in .npz."""
     if path.suffix != ".npz":
         raise UsageError(f"-o {path}: expected a file name that ends in .npz")

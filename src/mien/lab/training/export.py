@@ -89,7 +89,8 @@ def _by_look(values: Tensor, looks: int) -> Tensor:
 
 class TrainedRun:
     """The network of a run folder, or of several that answer together, behind the same face as `Classifier`: a card, a weight
-    hash, `run` on prepared batches. folders: one or more; the first gives the card its seed and commit."""
+    hash, `run` on prepared batches. folders: one or more; the first gives the card its seed and commit. Raises
+    DataError where a checkpoint cannot be read, and UsageError for several that cannot answer together."""
 
     def __init__(
         self,

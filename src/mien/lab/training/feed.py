@@ -87,7 +87,8 @@ def training_loader(data: FaceDataset, spec: InputSpec, *, batch: int, seed: int
 
 
 def ordered_loader(data: FaceDataset, spec: InputSpec, *, batch: int = 256) -> DataLoader[Batch]:
-    """Every row once, in the dataset's order. Over several ranks each takes a contiguous part, none of them padded."""
+    """Every row once, in the dataset's order. Over several ranks each takes a contiguous part, none of them padded. Raises
+    UsageError for fewer rows than ranks."""
     if len(data) < ranks.count():
         raise UsageError(
             f"{data.name} {data.split}: {len(data)} rows for {ranks.count()} processes; use fewer --devices"

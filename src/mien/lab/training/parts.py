@@ -33,7 +33,7 @@ class Part:
 
     @classmethod
     def parse(cls, text: str) -> "Part":
-        """Of "1/3"."""
+        """Of "1/3". Raises UsageError for other words."""
         number, _, of = text.partition("/")
         if not (number.isdecimal() and of.isdecimal()):
             raise UsageError(f"part {text!r}: expected K/N, as 1/3: the first of three equal parts")
@@ -53,8 +53,11 @@ class Part:
 
 def may_know(facts: Mapping[str, Any]) -> list[str]:
     """Of a run's facts, the files that it began with ("--pretrained, FILE") or was taught by ("--teacher, FILE") which may have
-    learnt the part that the run left out. A file has not where it learnt from the same rows, and neither it nor what went before
-    it from others; others' weights are taken at their word."""
+    learnt the part that the run left out; of a mean of runs, which does not say what those began with, they themselves. A file
+    has not where it learnt from the same rows, and neither it nor what went before it from others; others' weights are taken at
+    their word."""
+    if "averaged" in facts:
+        return ["runs, of which it is the mean"]
     data = facts["data"]
     knowing = []
     for what in ("pretrained", "teacher"):

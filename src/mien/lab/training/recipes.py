@@ -89,7 +89,8 @@ def _weighed(loss: Any, preset: Recipe, paper: Recipe) -> Any:
 
 def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """`key=value` for each setting; a dot goes into nested fields (`loss.weight=0.3`). All at once: one may need another, as
-    `size=40` and `resize=48`."""
+    `size=40` and `resize=48`. Raises UsageError for a setting that there is none of, a value that cannot be meant, or one that
+    nothing reads."""
     given = []
     for setting in settings:
         key, found, value = setting.partition("=")

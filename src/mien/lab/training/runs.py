@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mien import writing
+from mien import images, writing
 from mien.card import InputSpec
 from mien.errors import DataError
 from mien.lab.datasets import FaceDataset
@@ -64,6 +64,7 @@ def facts_of_choice(choice: Choice) -> dict[str, Any]:
 
 
 def choice_of(facts: dict[str, Any]) -> Choice:
+    """What a run was asked for. Raises DataError where run.json does not say it as `mien train` does."""
     asked = facts["choice"]
     try:
         return Choice(**{**asked, "settings": tuple(asked["settings"])})
@@ -98,7 +99,8 @@ def spec_of(recipe: Recipe, side: int | None = None) -> InputSpec:
 
 
 def load_network(folder: Path, checkpoint: str = "best.ckpt") -> tuple[Network, Method, Recipe, dict[str, Any]]:
-    """The trained network of a run in eval mode (averaged weights where the recipe averages), with what made it."""
+    """The trained network of a run in eval mode (averaged weights where the recipe averages), with what made it. Raises
+    DataError for a folder without a run or a checkpoint, and for a damaged one."""
     facts = read(folder)
     method, recipe = resolve(choice_of(facts))
     network = recipe.network.build(shape_of(facts, recipe))
@@ -139,11 +141,16 @@ def keep_crops(folder: Path, data: FaceDataset, spec: InputSpec, count: int = 32
 
 
 def kept_crops(folder: Path) -> np.ndarray:
-    """(n, C, height, width) uint8. Raises DataError when the run has none."""
+    """(n, C, height, width) uint8. Raises DataError when the run has none, or they are damaged."""
     path = folder / CROPS
     if not path.is_file():
         raise DataError(
             f"{path}: the faces for export's check are gone; pass --root DIR so that they can be read again"
         )
-    pixels: np.ndarray = np.load(path, allow_pickle=False)
+    try:
+        pixels: np.ndarray = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(
+            f"{path}: the faces for export's check are damaged ({images.reason(error)}); delete the file and pass --root DIR"
+        ) from error
     return pixels

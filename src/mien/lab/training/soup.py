@@ -25,7 +25,8 @@ ALIKE = 0.2  # a cosine of two networks' weights: near 0 for different random st
 
 def average(folders: Sequence[Path], out: Path, say: Callable[[str], None] = lambda line: None) -> Path:
     """Write the mean of the runs' best weights into the run folder `out`, which every command takes as it takes a trained run,
-    except that it cannot be resumed. Runs that seem not to have grown from one are named to `say` and in its run.json.
+    except that it cannot be resumed, nor answer out of fold. Runs that seem not to have grown from one are named to `say` and in
+    its run.json.
 
     Raises UsageError for fewer than two runs, for runs of other networks, labels or rows, and where `out` holds something.
     """

@@ -20,13 +20,13 @@ from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 
-from mien import writing
+from mien import images, writing
 from mien.card import InputSpec
 from mien.classifier import Classifier
 from mien.cores import cores
 from mien.errors import DataError, UsageError
 from mien.lab import datasets, ranks
-from mien.lab.datasets import FaceDataset
+from mien.lab.datasets import FaceDataset, shards
 from mien.lab.datasets.ferplus import JOINT
 from mien.lab.losses import Task
 from mien.lab.losses.taught import Taught
@@ -154,6 +154,7 @@ def _train(
     data, validation = load_data(source, recipe)
     run = _facts(choice, source, recipe, data, validation, seed) | _origins(pretrained, teachers, out_of_fold)
     _same_everywhere(run)
+    absent = not folder.exists()
     last = ranks.decided(lambda: _resumable(folder, run, recipe, resume, held))
     if recipe.frozen and pretrained is None and last is None:
         others = [name for name, other in method.recipes.items() if not other.frozen]
@@ -190,9 +191,10 @@ def _train(
         distributed.convert(module.network)
         facts["ranks"] = {"devices": layout.devices, "nodes": layout.nodes}
     if last is None and ranks.own() == 0:
-        if not folder.exists():
-            folder.mkdir(parents=True)
+        if absent:
+            folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(writing.held(folder))
+            _refuse_a_run_in(folder)
         runs.write(folder, facts)
         runs.keep_crops(folder, next(iter(validation.values())), spec)
     keep = KeepRun(folder, patience=recipe.early_stop, say=say)
@@ -235,10 +237,17 @@ def load_data(source: Source, recipe: Recipe) -> tuple[FaceDataset, dict[str, Fa
 
 
 def load_all(source: Source, recipe: Recipe) -> tuple[FaceDataset, dict[str, FaceDataset]]:
-    """The same with the part that is left out."""
+    """The same with the part that is left out. Raises UsageError for a `select_on` that is none and for the joint rule of a packed
+    or aligned copy, and DataError for what `datasets.load` cannot read or where too few rows are left to hold a tenth out."""
     if source.select_on not in ("valid", "holdout"):
         raise UsageError(f"select on {source.select_on!r}: expected valid or holdout")
     rule = source.label_rule or (recipe.label_rule if source.name == "ferplus" else None)
+    made = source.root is not None and ((source.root / datasets.ALIGNED).is_file() or shards.is_packed(source.root))
+    if rule == JOINT and made:
+        raise UsageError(
+            f"{source.root}: label rule {JOINT} takes FER-2013's labels and FER+'s, and a packed or aligned copy has one; "
+            "pass --root the original files, or --label-rule majority with another --loss"
+        )
     data = source.load("train", label_rule=rule)
     names = {"fer2013": None, "ferplus": "majority"} if rule == JOINT else {source.name: rule}
     split = "valid" if source.select_on == "valid" else "train"
@@ -332,9 +341,7 @@ def _left_out(checkpoint: Path) -> dict[str, str]:
     if facts is None:
         return {}
     data = facts["data"]
-    if "left_out" not in data or not {"pretrained", "teacher"} <= facts.keys():  # a mean of runs does not say
-        return {}
-    if may_know(facts):
+    if "left_out" not in data or may_know(facts):
         return {}
     return {"left_out": data["left_out"], "fingerprint": data["fingerprint"]}
 
@@ -353,7 +360,7 @@ def _resumable(folder: Path, run: dict[str, Any], recipe: Recipe, resume: bool, 
     if not (folder / "run.json").is_file():
         return None
     if not resume:
-        raise UsageError(f"{folder} already holds a run; add --resume to go on with it, or choose another -o")
+        _refuse_a_run_in(folder)
     before = runs.read(folder)
     before["recipe"] = completed(before.get("recipe"), recipe)
     before.setdefault("votes_sha256", run.get("votes_sha256"))  # earlier runs did not say
@@ -371,6 +378,11 @@ def _resumable(folder: Path, run: dict[str, Any], recipe: Recipe, resume: bool, 
         raise UsageError(f"{best} is gone: copy it, too, or delete {last} to begin again")
     runs.read_checkpoint(last, advice=f"copy {best} over it to go on from the best epoch, or delete it to begin again")
     return last
+
+
+def _refuse_a_run_in(folder: Path) -> None:
+    if (folder / "run.json").is_file():
+        raise UsageError(f"{folder} already holds a run; add --resume to go on with it, or choose another -o")
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
@@ -474,7 +486,7 @@ def _refuse_what_does_not_fit(network: Network, recipe: Recipe, shape: Shape, *,
             with torch.no_grad():
                 output = network.eval()(torch.zeros(2, shape.channels, side, side))
         except RuntimeError as error:  # a head over flattened maps has weights for one size
-            reason = str(error).splitlines()[0]
+            reason = images.reason(error)
             raise UsageError(
                 f"the network {name} of size={recipe.size} cannot see pictures of {side} px ({reason}): --set 'sizes=()'"
             ) from None

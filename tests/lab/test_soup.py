@@ -70,7 +70,9 @@ def test_it_says_what_it_is_the_mean_of(world: dict[str, Path]) -> None:
     ) == 64
     assert facts["selection_rule"].startswith("the mean of the weights of 2 runs, of each the epoch with the highest")
     assert not {"pretrained", "teacher"} & set(facts)
-    assert may_know(facts) == ["runs, of which it is the mean"]  # whether they have learnt a part that they left out is not said
+    assert may_know(facts) == [
+        "runs, of which it is the mean"
+    ]  # whether they have learnt a part that they left out is not said
 
 
 def test_it_is_evaluated_exported_and_gone_on_from_as_a_run(

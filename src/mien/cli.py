@@ -45,14 +45,12 @@ def main(arguments: list[str] | None = None) -> None:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         complain(f"{told}: free some space or choose another place, and run the same command again" if full else told)
         sys.exit(1)
-    except (
-        UnicodeEncodeError
-    ) as error:  # a name that was read from the file system and that a library passes on as UTF-8
-        if error.reason != "surrogates not allowed":
+    except UnicodeEncodeError as error:
+        if (
+            error.reason != "surrogates not allowed"
+        ):  # as of a name from the file system, which a library takes for text
             raise
-        complain(
-            f"{error.object}: this name is not valid UTF-8, which is needed here; rename it, or choose another place"
-        )
+        complain(f"{error.object}: this name is not valid UTF-8, as is needed here; rename it, or choose another place")
         sys.exit(1)
 
 
@@ -449,11 +447,8 @@ def _read_pictures(
                 _show(reading)
         interrupted = False
     finally:  # also what was read before Ctrl-C
-        if (
-            out
-            and interrupted
-            and tables.sources(tables.place(format, out)) - {tables.spelt(row["source"]) for row in table}
-        ):
+        reached = {tables.spelt(row["source"]) for row in table}
+        if out and interrupted and tables.sources(tables.place(format, out)) - reached:
             complain(f"{tables.place(format, out)}: left as it was, as it holds pictures that were not reached")
         elif out:
             _say(f"wrote {tables.write(table, format, out)}", *(f"wrote {copy}" for copy in written), quiet=json)

@@ -121,7 +121,7 @@ def selected(published: Iterable["Published"], plan: Plan) -> list["Published"]:
     wanted = [("Table", plan.table), ("Fig.", plan.figure)]
     asked = [f"{kind} {number}" for kind, number in wanted if number is not None]
     if plan.table is not None and asked[0] not in {number.table for number in numbers}:
-        asked = asked[:1]
+        asked = asked[:1]  # refused, whatever figure is asked for beside it
     found = [number for number in numbers if (not asked or number.table in asked) and re.search(plan.rows, number.row)]
     if not found:
         there = ", ".join(dict.fromkeys(number.table for number in numbers))
@@ -231,13 +231,13 @@ def lay_out(
 def _counted(number: "Published", counts: Callable[[str], Mapping[str, float]] | None) -> Cell:
     if not number.variant or counts is None:
         return Cell(number, status="not counted" if number.variant else "no variant of ours stands for this row")
-    found = counts(number.variant).get(number.metric)
+    counted = counts(number.variant)
+    found = counted.get(number.metric)
     if found is None:
         return Cell(number, status=f"not counted: no {number.metric} for {number.variant}")
     value = found / COUNTED[number.unit]
     how = "counted from the network"
     if number.metric in ("parameters", "trainable"):  # papers count either: both are told
-        counted = counts(number.variant)
         how += f": {counted['trainable']:,.0f} that learn, {counted['parameters']:,.0f} in all"
     return Cell(number, Measured((value,), value, None, None, how, (), "", None), "counted")
 
@@ -322,11 +322,8 @@ def _interval(
         only.spans.update(intervals(only.scores, clusters=only.scores.clusters))
     interval = None if only is None else only.spans.get(number.metric)
     if interval is None:
-        return (
-            None,
-            None,
-            f"one {'run' if only else 'seed'}, no interval for {'this metric' if only else 'a mean over folds'}",
-        )
+        why = "run, no interval for this metric" if only else "seed, no interval for a mean over folds"
+        return None, None, f"one {why}"
     return scale * interval.low, scale * interval.high, f"one run, over rows: {interval.how}"
 
 

@@ -37,9 +37,8 @@ DEVIATIONS = {
     "does. The paper's AffectNet has seven classes, without contempt: `mien reproduce` takes those, `mien "
     "train --data affectnet` with --label-rule 7-class.",
     "D10": "Table 11 counts a classifier of k classes: 24,545,839 at k = 7 only.",
-    "D11": "No ImageNet weights are shipped: pass them by --pretrained PATH, else the start is random. Xception's may"
-    " have the names of timm's legacy_xception, ResNet-50's (Table 10, a reproduction of its own) "
-    "torchvision's.",
+    "D11": "No ImageNet weights are shipped: pass them by --pretrained PATH, else the start is random. Xception's may "
+    "have the names of timm's legacy_xception, ResNet-50's (Table 10, a reproduction of its own) torchvision's.",
     "D12": "The cpu preset is a quarter of the widths at 48 px grey, 20 epochs, a cosine schedule and mild augmentation.",
     "D13": "Initial weights (where none are given) and Adam's eps are PyTorch's defaults, not Keras's.",
     "D14": "ResNet-50 (Table 10) strides in its second convolution, as torchvision's weights do, and has no layer "

@@ -33,6 +33,7 @@ class Network(nn.Module):
 
     feature_dim: int
     frozen: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()  # how the names begin that a checkpoint of the network's public backbone need not have
 
     def freeze(self, stages: tuple[str, ...]) -> None:
         """Stop the named stages (child modules, e.g. "stem", "layer1") from learning, for good: their parameters need no
@@ -50,8 +51,6 @@ class Network(nn.Module):
         for name in self.frozen:
             self.get_submodule(name).eval()
         return self
-
-    own: tuple[str, ...] = ()  # how the names begin that a checkpoint of the network's public backbone need not have
 
     def adopt(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """A checkpoint's tensors under this network's names, where it knows more of them than `pretrained.RENAMES` does: as of a

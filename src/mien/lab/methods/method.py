@@ -62,7 +62,8 @@ class Recipe:
     "constant", "cosine" (after a linear rise over the first `warmup` of the run, a fraction of it), "steps" (lr times the
     factor of the last milestone at or before the epoch, from `milestones`). milestones: (epoch, factor) pairs, epochs from
     0. decay: after s optimiser steps lr is also divided by 1 + decay * s (Keras' time decay). ema: decay per step of the
-    averaged weights that are evaluated and exported, 0 for none. views: "single", "flip" or "tencrop" at test. sizes:
+    averaged weights that are evaluated and exported, 0 for none. sam_rho: how far uphill sharpness-aware minimisation takes
+    its gradients (`training.sharpness`), as 0.05; 0 for none. views: "single", "flip" or "tencrop" at test. sizes:
     progressive image size as (from fraction of the run, side px) pairs, empty for none. frozen: names of network stages
     that do not train. label_rule: how FER+ votes become labels, None for the dataset's own default. early_stop: epochs
     without a better one after which the run ends, 0 for never.
@@ -90,6 +91,7 @@ class Recipe:
     epochs: int = 100
     ema: float = 0.0
     clip: float = 0.0
+    sam_rho: float = 0.0
     views: str = "single"
     sizes: tuple[tuple[float, int], ...] = ()
     frozen: tuple[str, ...] = ()
@@ -145,7 +147,10 @@ def _recipe_rules(recipe: Recipe) -> list[Rule]:
         ("lr", 0 < recipe.lr < math.inf, "a number above 0"),
         ("momentum", 0 <= recipe.momentum < 1, "a number from 0, under 1"),
         ("momentum", not nesterov or recipe.momentum > 0, "a number above 0, as nesterov is set"),
-        *((name, 0 <= getattr(recipe, name) < math.inf, "0 or more") for name in ("weight_decay", "decay", "clip")),
+        *(
+            (name, 0 <= getattr(recipe, name) < math.inf, "0 or more")
+            for name in ("weight_decay", "decay", "clip", "sam_rho")
+        ),
         ("milestones", milestones, "(epoch, factor) pairs, epochs rising, as ((30, 0.1), (60, 0.01)), or ()"),
         ("warmup", 0 <= recipe.warmup < 1, "a fraction of the run from 0, under 1, as 0.05"),
         ("batch", recipe.batch >= 1, "1 or more"),

@@ -22,6 +22,7 @@ from mien.lab.networks import Network
 from mien.lab.training import distributed, mixing, randomness, schedule
 from mien.lab.training.augment import augment
 from mien.lab.training.average import Average
+from mien.lab.training.sharpness import Uphill
 
 REPORTED = "reported"  # the validation set that is only watched: what best_on_test.ckpt is chosen by, never best.ckpt
 _DRAWN_LABELS = 7  # stream of randomness for FER+'s "probability" rule
@@ -46,6 +47,7 @@ class Training(pl.LightningModule):
         self.recipe, self.spec, self.seed, self.steps, self.validation = recipe, spec, seed, steps, validation
         self.network, self.loss = network, loss
         self.average = Average(network, recipe.ema) if recipe.ema else None
+        self.uphill = Uphill(network, recipe.sam_rho) if recipe.sam_rho else None
         self.redraw_labels = False
         self.joint = False  # whether both label sets are learnt: only then does a second head mean anything
         self._tally: dict[str, list[Tensor]] = {}  # 1 or 0 for each validation row, by label set
@@ -76,17 +78,32 @@ class Training(pl.LightningModule):
         if mix is not None:
             prepared = replace(prepared, images=mix.pictures(prepared.images))
         step_seed = (self.seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
-        torch.manual_seed(step_seed % 2**64)  # dropout: nothing to restore on resume
-        output, prepared = distributed.over_ranks(self.network(prepared.images), prepared)
-        terms = self.loss(output, prepared)
-        if mix is not None:
-            terms = mix.terms(terms, self.loss(output, mixing.next_labels(prepared)))
+        output, prepared, terms = self._answered(prepared, mix, step_seed)
         total = torch.stack(list(terms.values())).sum()
         self._steps.append((index, {name: value.detach() for name, value in {"loss": total, **terms}.items()}))
         if total.device.type == "cpu":  # elsewhere at the epoch's end: a question at every step would leave it idle
             self._refuse_a_loss_that_is_not_finite(since=-1)
         self._last = (output, prepared)
+        if self.uphill is not None:
+            self.uphill.climb(total)
+            *_, above = self._answered(prepared, mix, step_seed)
+            return torch.stack(list(above.values())).sum()
         return total
+
+    def _answered(
+        self, prepared: Batch, mix: mixing.Mix | None, step_seed: int
+    ) -> tuple[NetworkOutput, Batch, dict[str, Tensor]]:
+        """The network's output and the loss's terms, and the batch that they are about: all ranks'."""
+        torch.manual_seed(step_seed % 2**64)  # dropout: nothing to restore on resume
+        output, prepared = distributed.over_ranks(self.network(prepared.images), prepared)
+        terms = self.loss(output, prepared)
+        if mix is not None:
+            terms = mix.terms(terms, self.loss(output, mixing.next_labels(prepared)))
+        return output, prepared, terms
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.uphill is not None:  # the gradient is there by now, the step starts from where the weights were
+            self.uphill.back()
 
     def _refuse_a_loss_that_is_not_finite(self, *, since: int = 0) -> None:
         """Raises UsageError naming the first of the epoch's steps, from the place `since` on, whose loss is not finite."""

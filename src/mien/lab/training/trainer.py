@@ -149,6 +149,11 @@ def _train(
     """`train` as one rank of `layout`. Rank 0 alone writes the folder, which it keeps others out of until `held` is closed, and
     decides what is resumed."""
     method, recipe = resolve(choice)
+    if recipe.sam_rho and layout.size > 1:
+        raise UsageError(
+            f"sam_rho={recipe.sam_rho}: sharpness-aware minimisation runs in one process, asked for are {layout.size}; train "
+            "on one device, or --set sam_rho=0"
+        )
     teachers = (teacher,) if isinstance(teacher, Path) else tuple(teacher or ())
     _refuse_an_unread_rule(choice, source)
     data, validation = load_data(source, recipe)

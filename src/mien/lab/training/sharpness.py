@@ -18,9 +18,7 @@ class Uphill:
         """To w + rho g / |g| with g the gradient of `loss` by all trained weights w (equation 2 with p = 2); where g is 0 nothing
         moves. Until `back`, BatchNorm's running statistics stay as they are. The graph of `loss` is spent."""
         weights = [p for p in self.network.parameters() if p.requires_grad]
-        with torch.autocast(
-            loss.device.type, enabled=False
-        ):  # else products that the loss took in float32 are bfloat16 here
+        with torch.autocast(loss.device.type, enabled=False):  # else what the loss computed in float32 is bfloat16 here
             found = torch.autograd.grad(loss, weights, allow_unused=True)
         pairs = [(weight, gradient) for weight, gradient in zip(weights, found, strict=True) if gradient is not None]
         norm = torch.stack([gradient.norm() for _, gradient in pairs]).norm()

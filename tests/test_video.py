@@ -809,3 +809,15 @@ def test_frames_that_outgrow_the_limit_end_the_video(tmp_path: Path) -> None:
     assert "s on it has 0.3 megapixels a frame, the limit is 0.1; reduce the video or raise the limit" in problem
     with Video(joined) as video:
         assert len({frame.image.shape for frame in video.frames()}) == 2
+
+
+def test_a_full_disk_names_the_copy_as_a_path(tmp_path: Path) -> None:
+    (tmp_path / "annotated.mp4").symlink_to("/dev/full")
+    with (
+        Video(films.write(tmp_path / "v.mp4", numbered(2))) as source,
+        pytest.raises(OSError, match="No space left") as told,
+    ):
+        copy = AnnotatedVideo(tmp_path, source)
+        copy.write(Image.fromarray(numbered(1)[0]), 0.0)
+        copy.close()
+    assert told.value.filename == str(tmp_path / "annotated.mp4")

@@ -3,6 +3,7 @@
 Everything is in displayed pixels: square ones, upright, as a player shows the frames.
 """
 
+import contextlib
 import io
 import os
 import warnings
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mien import writing
 from mien.errors import UsageError, VideoError
 from mien.images import MAX_PIXELS, RAISED
 from mien.pace import ALL_FRAMES, SMOOTHING_S, Pace
@@ -259,7 +261,8 @@ class AnnotatedVideo:
             raise UsageError(
                 f"{self.path} is a folder, but the annotated video goes there; choose another folder for -o"
             )
-        self._container = _av().open(_file(self.path), "w")
+        with self._naming():
+            self._container = _av().open(_file(self.path), "w")
         self._pictures = self._container.add_stream("libx264", rate=source.rate)
         self._pictures.pix_fmt = "yuv420p"
         self._pictures.codec_context.time_base = TICK
@@ -297,9 +300,14 @@ class AnnotatedVideo:
             for packet in self._sound.until(np.inf):
                 self._mux_sound(packet)
         self._sound.close()
-        self._container.close()
+        with self._naming():
+            self._container.close()
         if not self._started:
             self.path.unlink(missing_ok=True)
+
+    def _naming(self) -> contextlib.AbstractContextManager[None]:
+        """libavformat's errors tell the file as a URL; the full disk's, say, is to tell it as a path."""
+        return writing.named(self.path, instead_of=Path(_file(self.path)))
 
     def _mux_sound(self, packet: Any) -> None:
         packet.stream = self._copy
@@ -310,7 +318,8 @@ class AnnotatedVideo:
         it is left out."""
         error = _av().error
         try:
-            self._container.mux(packet)
+            with self._naming():
+                self._container.mux(packet)
         except (error.InvalidDataError, error.ArgumentError, error.PatchWelcomeError):
             if DAMAGED_SOUND not in self.problems:
                 self.problems.append(DAMAGED_SOUND)

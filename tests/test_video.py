@@ -171,10 +171,18 @@ def test_fps_does_not_drift(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("every", "fps", "smoothing"), [(0, None, 0), (2, 3.0, 0), (1, 0.0, 0), (1, float("nan"), 0), (1, None, -1)]
+    ("every", "fps", "smoothing", "told"),
+    [
+        (0, None, 0, "every is 0: expected 1"),
+        (2, 3.0, 0, "every is 2 and fps is 3.0: choose one"),
+        (1, 0.0, 0, "fps is 0.0: expected more than 0"),
+        (1, float("nan"), 0, "fps is nan"),
+        (1, None, -1, "smoothing is -1 s: expected 0"),
+        (1, None, float("nan"), "smoothing is nan s"),
+    ],
 )
-def test_paces_that_mean_nothing(every: int, fps: float | None, smoothing: float) -> None:
-    with pytest.raises(UsageError, match="every is"):
+def test_paces_that_mean_nothing(every: int, fps: float | None, smoothing: float, told: str) -> None:
+    with pytest.raises(UsageError, match=f"^{told}"):
         Pace(every, fps, smoothing)
 
 

@@ -829,3 +829,31 @@ def test_a_full_disk_names_the_copy_as_a_path(tmp_path: Path) -> None:
         copy.write(Image.fromarray(numbered(1)[0]), 0.0)
         copy.close()
     assert told.value.filename == str(tmp_path / "annotated.mp4")
+
+
+def test_every_picture_of_the_copy_is_whole(tmp_path: Path) -> None:
+    """Of whatever size behind the first one: the left half of each is white."""
+    with Video(films.write(tmp_path / "v.mp4", numbered(1))) as source:
+        copy = AnnotatedVideo(tmp_path, source)
+        for number, (width, height) in enumerate([(201, 101), (201, 101), (402, 202), (100, 100), (402, 60)]):
+            image = np.zeros((height, width, 3), np.uint8)
+            image[:, : width // 2] = 255
+            copy.write(Image.fromarray(image), number / 30)
+        copy.close()
+    with Video(copy.path) as copied:
+        shown = [frame.image for frame in copied.frames()]
+    assert [image.shape for image in shown] == [(100, 200, 3)] * 5
+    for image in shown:
+        assert image[:, :95].min() > 200 and image[:, 105:].max() < 55
+
+
+@pytest.mark.parametrize(("size", "written"), [((17_000, 64), (16_384, 60)), ((1, 17_000), (2, 16_384))])
+def test_pictures_too_long_for_the_copy_are_reduced(
+    tmp_path: Path, size: tuple[int, int], written: tuple[int, int]
+) -> None:
+    with Video(films.write(tmp_path / "v.mp4", numbered(1))) as source:
+        copy = AnnotatedVideo(tmp_path, source)
+        copy.write(Image.new("RGB", size), 0.0)
+        copy.close()
+    with Video(copy.path) as copied:
+        assert next(copied.frames()).image.shape == (written[1], written[0], 3)

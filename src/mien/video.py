@@ -30,6 +30,7 @@ EARLY_S = 0.5  # a video that ends this much before its header says was cut off
 RESTART_S = 0.5  # a clock that goes back by more than that has started again: recordings that were joined
 TICK = Fraction(1, 90_000)  # s: MPEG's clock, in which every common frame rate is a whole number
 SMPTE170M, LIMITED, BT709 = 6, 1, 1  # H.273: a matrix (BT.601's), a range, and primaries or a transfer
+H264_SIDE = 16_384  # px: x264's MAX_RESOLUTION (encoder/encoder.c)
 COPIED = frozenset(("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"))  # sound that an MP4 may carry; else Matroska
 
 DAMAGED_SOUND = "its sound is damaged, and the annotated video lacks that part of it"
@@ -276,14 +277,15 @@ class AnnotatedVideo:
 
     def write(self, picture: "Image.Image", time_s: float) -> None:
         """The next picture, shown from that time on, or a tick after the last one, as H.264's times must rise. All are
-        written in the first one's size."""
+        written in the first one's size, which is reduced where x264 takes none so large."""
         if not self._started:
             self._started = True
-            self._pictures.width, self._pictures.height = picture.width // 2 * 2, picture.height // 2 * 2
+            scale = min(1.0, H264_SIDE / max(picture.size))
+            self._pictures.width, self._pictures.height = (_even(side * scale) for side in picture.size)
         size = (self._pictures.width, self._pictures.height)
-        if picture.size != size:  # H.264 wants even sides: a last odd row or column is cut off
-            larger = picture.width >= size[0] and picture.height >= size[1]
-            picture = picture.crop((0, 0, *size)) if larger else picture.resize(size)
+        if picture.size != size:
+            cut = size == (_even(picture.width), _even(picture.height))
+            picture = picture.crop((0, 0, *size)) if cut else picture.resize(size)
         frame = _av().VideoFrame.from_image(picture)
         self._pts = max(round(time_s / TICK), self._pts + 1)
         frame.pts, frame.time_base = self._pts, TICK
@@ -401,6 +403,11 @@ def _av() -> Any:
     except ImportError:
         raise UsageError('videos and cameras need the extra video; run `pip install "mien[video]"`') from None
     return av
+
+
+def _even(side: float) -> int:
+    """As H.264 wants sides, px: a last odd row or column is cut off."""
+    return max(2, int(side) // 2 * 2)
 
 
 def _file(path: str | Path) -> str:

@@ -857,3 +857,23 @@ def test_pictures_too_long_for_the_copy_are_reduced(
         copy.close()
     with Video(copy.path) as copied:
         assert next(copied.frames()).image.shape == (written[1], written[0], 3)
+
+
+def test_the_copy_carries_no_place_and_no_title(run, clip: Path, tmp_path: Path) -> None:
+    told = tmp_path / "told.mov"
+    with (
+        av.open(str(clip)) as film,
+        av.open(str(told), "w", container_options={"movflags": "use_metadata_tags"}) as copy,
+    ):
+        copy.metadata.update({"location": "+48.1+011.5/", "com.apple.quicktime.location.ISO6709": "+48.1+011.5/"})
+        streams = [copy.add_stream_from_template(stream) for stream in film.streams]
+        for stream in streams:
+            stream.metadata["handler_name"] = "a secret"
+        for packet in film.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream_index]
+                copy.mux(packet)
+    assert b"+48.1" in told.read_bytes() and b"secret" in told.read_bytes()
+    assert run("read", told, "-o", tmp_path / "out", "--every", 5)[0] == 0
+    written = (tmp_path / "out" / "annotated.mp4").read_bytes()
+    assert b"+48.1" not in written and b"secret" not in written

@@ -1,6 +1,7 @@
 """Videos: which frames at which times, damage, sound, and what `mien read` writes of one."""
 
 import csv
+import io
 import itertools
 import json
 import os
@@ -386,6 +387,12 @@ def test_read_video_is_a_generator_of_tracked_readings(clip: Path, tiny_model: P
     assert [reading.frame for reading in mien.read_video(clip, reader=reader, every=4)] == [0, 4, 8]
     with pytest.raises(UsageError, match="choose one"):
         mien.read_video(clip, reader=reader, every=2, fps=3)
+
+
+@pytest.mark.parametrize("source", [b"a video's bytes", io.BytesIO(), 0])
+def test_read_video_takes_paths_only(source: Any) -> None:
+    with pytest.raises(UsageError, match=f"from a path, not from {type(source).__name__}: write it to a file"):
+        mien.read_video(source)
 
 
 def test_read_video_keeps_the_readers_limit(clip: Path, tiny_model: Path) -> None:
@@ -877,3 +884,14 @@ def test_the_copy_carries_no_place_and_no_title(run, clip: Path, tmp_path: Path)
     assert run("read", told, "-o", tmp_path / "out", "--every", 5)[0] == 0
     written = (tmp_path / "out" / "annotated.mp4").read_bytes()
     assert b"+48.1" not in written and b"secret" not in written
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])  # turned by 0, 180, 90 and 270 degrees (EXIF 2.3, tag 274)
+def test_frames_that_carry_exif_are_read_upright(tmp_path: Path, orientation: int) -> None:
+    """As a camera's Motion JPEG does; a JPEG is one frame of it."""
+    path, exif = tmp_path / "frame.jpg", Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "a camera's maker"
+    Image.fromarray(numbered(1)[0]).save(path, exif=exif)
+    with Video(path) as video:
+        (frame,) = video.frames()
+    assert np.abs(frame.image.astype(int) - images.load(path)).mean() < 2

@@ -5,6 +5,7 @@ Everything is in displayed pixels: square ones, upright, as a player shows the f
 
 import contextlib
 import io
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -221,11 +222,13 @@ def read_video(
 
     reader: None is a `Reader` with the bundled model. every, fps, smoothing: as in `mien.pace.Pace`. A damaged video
     gives all frames that decode, and then a UserWarning that says where it is damaged. Raises VideoError for what is no
-    video, UsageError for an option out of range.
+    video, UsageError for an option out of range and for what is no path.
     """
     from mien.reader import Reader
     from mien.tracking import Follower
 
+    if not isinstance(path, str | os.PathLike):  # `mien.read` takes bytes and open files, too
+        raise UsageError(f"a video is read from a path, not from {type(path).__name__}: write it to a file first")
     pace = Pace(every, fps, smoothing)
     reader = reader or Reader()
     video = Video(path, max_pixels=reader.max_pixels)
@@ -437,7 +440,14 @@ def _end(packet: Any) -> float:
 def _display_matrix(frame: Any) -> np.ndarray | None:
     """[[a, b], [c, d]]: a player shows what the frame has at x, y at a x + c y, b x + d y, but for where it begins. None where
     the frame has none."""
-    for data in frame.side_data:
+    try:
+        beside = frame.side_data
+    except (
+        ValueError
+    ):  # PyAV 18 knows fewer kinds than its FFmpeg gives: not EXIF (Motion JPEG), nor views (spatial videos)
+        turn = math.radians(frame.rotation)  # all that it tells then: not whether the frame is mirrored
+        return np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    for data in beside:
         if data.type.name == "DISPLAYMATRIX":
             matrix = np.frombuffer(bytes(data), np.int32)[:9].reshape(3, 3)[:2, :2].astype(np.float64)
             return matrix / max(1.0, float(np.abs(matrix).max()))

@@ -488,6 +488,17 @@ def test_sound_that_mp4_cannot_carry_goes_into_matroska(run, tmp_path: Path) -> 
         assert copy.streams.audio[0].codec_context.name == "pcm_s16le"
 
 
+@pytest.mark.parametrize(("codec", "suffix"), [("libmp3lame", "flv"), ("ac3", "ts"), ("flac", "mkv")])
+def test_sound_that_mp4_can_carry_stays_in_mp4(run, tmp_path: Path, codec: str, suffix: str) -> None:
+    kind = "flv1" if suffix == "flv" else "mpeg2video"
+    path = films.write(tmp_path / f"v.{suffix}", numbered(6), rate=25, sound_s=0.2, sound=codec, codec=kind)
+    assert run("read", path, "-o", tmp_path / "out", "--every", 3)[0] == 0
+    with av.open(str(tmp_path / "out" / "annotated.mp4")) as copy:
+        assert copy.streams.audio[0].codec_context.codec.canonical_name == codec.removeprefix("lib").removesuffix(
+            "lame"
+        )
+
+
 @pytest.mark.parametrize(("codec", "suffix"), [("pcm_alaw", "avi"), ("adpcm_ms", "avi"), ("pcm_s8", "mov")])
 def test_sound_that_cannot_be_copied_is_left_out_and_named(
     run, clip: Path, tmp_path: Path, codec: str, suffix: str

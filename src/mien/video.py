@@ -354,7 +354,8 @@ class Sound:
         self._container = _av().open(path, metadata_errors="replace")
         stream = self._container.streams.best("audio")
         self._stream = stream if stream is not None and stream.codec_context is not None else None
-        self.codec: str | None = self._stream.codec_context.name if self._stream else None
+        codec = self._stream.codec_context.codec if self._stream else None
+        self.codec: str | None = codec.canonical_name if codec else None  # not the decoder's, as mp3float
         self._packets = self._read() if self._stream else iter(())
         self._next: Any = None
 

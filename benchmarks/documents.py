@@ -16,6 +16,15 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DATASETS = {"fer2013": "FER-2013", "ferplus": "FER+", "affectnet": "AffectNet", "rafdb": "RAF-DB"}
 METRICS = {"accuracy": "accuracy", "balanced_accuracy": "mean class recall", "recall/disgust": "recall of disgust"}
+PHOTOGRAPHS = {  # what is on those of photographs.json
+    "hopper": "Grace Hopper (matplotlib)",
+    "astronaut": "astronaut (scikit-image)",
+    "32bit.png": "somebody speaking, people behind",
+    "biden.jpg": "a stern face",
+    "obama-240p.jpg": "a broad smile, 240 px high",
+    "obama.jpg": "the same smile, larger",
+    "obama_partial_face2.jpg": "the same smile, cut by the picture's edge",
+}
 NAMES = {"fer2013": "FER-2013, 7 classes", "ferplus": "FER+ majority, 8 classes"}
 
 
@@ -519,11 +528,10 @@ def photograph_table() -> str:
         for kind, row in found["kinds"].items()
     ]
     lines += ["", "| photograph | read as | a person would say |", "|---|---|---|"]
-    lines += [
-        f"| {row['photograph']} | {row['read'] or 'no face'} | {' or '.join(row['a_person'] or ['not written down'])} |"
-        for row in found["read"]
-    ]
-    lone = "No false face is counted in 32bit.png, where more people stand behind the speaker."
+    for row in found["read"]:
+        shown, seen = PHOTOGRAPHS.get(row["photograph"], row["photograph"]), row["a_person"] or ["not written down"]
+        lines.append(f"| {shown} | {row['read'] or 'no face'} | {' or '.join(seen)} |")
+    lone = "No false face is counted where more people stand behind."
     return "\n".join([*lines, "", f"Default reader, measured {found['date']}. {lone}"])
 
 

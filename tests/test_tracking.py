@@ -19,7 +19,6 @@ from mien.errors import UsageError
 from mien.expressions import EXPRESSIONS
 from mien.faces.detect import Detection
 from mien.faces.mtcnn import Mtcnn
-from mien.faces.track import Tracker
 from mien.tracking import Cuts, Follower, FrameReading, Smoothing, TrackedFace, distinct, refine_nearby
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
@@ -77,22 +76,25 @@ def test_two_people_cross_and_one_is_hidden_for_a_while(reader: mien.Reader, two
 
 
 @pytest.mark.slow
-def test_that_crossing_needs_motion(reader: mien.Reader, two) -> None:
+def test_that_crossing_needs_motion(reader: mien.Reader, two, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mien.faces.track._Track", films.Standing)
     actors = crossing(two)
-    readings = play(Follower(reader, tracker=Tracker(motion=0)), actors, seconds=3.4)
+    readings = play(Follower(reader), actors, seconds=3.4)
     assert sum(switches(numbers_of(actor, readings)) for actor in actors) > 0
 
 
 @pytest.mark.slow
-def test_passing_close_needs_overlap(reader: mien.Reader, two) -> None:
+@pytest.mark.parametrize("overlap", [True, False])
+def test_passing_close_needs_overlap(reader: mien.Reader, two, overlap: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twins, whom their sizes do not tell apart, both in full sight."""
     actors = [
         Actor(*two[0], lambda t: (440 - 150 * t, 30, 1.0)),
         Actor(*two[0], lambda t: (10 + 150 * t, 110, 1.0)),
     ]
-    for tracker, expected in ((Tracker(), False), (Tracker(overlap=0), True)):
-        readings = play(Follower(reader, tracker=tracker), actors, seconds=3)
-        assert any(switches(numbers_of(actor, readings)) for actor in actors) == expected
+    if not overlap:
+        monkeypatch.setattr("mien.faces.track.distance_iou", films.no_overlap)
+    readings = play(Follower(reader), actors, seconds=3)
+    assert any(switches(numbers_of(actor, readings)) for actor in actors) != overlap
 
 
 @pytest.mark.soak
@@ -161,7 +163,7 @@ class Counting(Mtcnn):
 
 def test_full_detections_are_rare_while_faces_are_seen(tiny_model: Path, two) -> None:
     detector = Counting(min_face=60)
-    follower = Follower(mien.Reader(tiny_model, detector=detector), detect_every=10)
+    follower = Follower(mien.Reader(tiny_model, detector=detector))
     readings = play(follower, [Actor(*two[0], lambda t: (100 + 90 * t, 60, 1.0))], seconds=2)
     assert all(len(reading) == 1 for reading in readings) and len(readings) == 30
     assert detector.count == 5  # every 0.4 s
@@ -215,7 +217,7 @@ def test_a_face_that_comes_in_is_seen_at_one_frame_a_second(reader: mien.Reader,
 
 def test_a_lost_face_is_searched_for(tiny_model: Path, two) -> None:
     detector = Counting(min_face=60)
-    follower = Follower(mien.Reader(tiny_model, detector=detector), detect_every=100)
+    follower = Follower(mien.Reader(tiny_model, detector=detector))
     hidden = Actor(*two[0], lambda t: None if 0.4 <= t < 0.9 else (100, 60, 1.0))
     readings = play(follower, [hidden], seconds=1.6)
     seen = [len(reading) for reading in readings]
@@ -323,9 +325,9 @@ def test_what_is_known_of_an_ended_track_is_forgotten(reader: mien.Reader, two) 
 
 
 def test_out_of_range_options_are_refused(reader: mien.Reader) -> None:
-    for options in ({"smoothing": -1}, {"smoothing": math.nan}, {"detect_every": 0}):
-        with pytest.raises(UsageError, match="expected at least"):
-            Follower(reader, **options)
+    for smoothing in (-1, math.nan):
+        with pytest.raises(UsageError, match="expected at least 0 s"):
+            Follower(reader, smoothing=smoothing)
 
 
 @pytest.mark.slow

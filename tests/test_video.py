@@ -1,6 +1,7 @@
 """Videos: which frames at which times, damage, sound, and what `mien read` writes of one."""
 
 import csv
+import io
 import itertools
 import json
 import os
@@ -171,10 +172,18 @@ def test_fps_does_not_drift(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("every", "fps", "smoothing"), [(0, None, 0), (2, 3.0, 0), (1, 0.0, 0), (1, float("nan"), 0), (1, None, -1)]
+    ("every", "fps", "smoothing", "told"),
+    [
+        (0, None, 0, "every is 0: expected 1"),
+        (2, 3.0, 0, "every is 2 and fps is 3.0: choose one"),
+        (1, 0.0, 0, "fps is 0.0: expected more than 0"),
+        (1, float("nan"), 0, "fps is nan"),
+        (1, None, -1, "smoothing is -1 s: expected 0"),
+        (1, None, float("nan"), "smoothing is nan s"),
+    ],
 )
-def test_paces_that_mean_nothing(every: int, fps: float | None, smoothing: float) -> None:
-    with pytest.raises(UsageError, match="every is"):
+def test_paces_that_mean_nothing(every: int, fps: float | None, smoothing: float, told: str) -> None:
+    with pytest.raises(UsageError, match=f"^{told}"):
         Pace(every, fps, smoothing)
 
 
@@ -380,6 +389,12 @@ def test_read_video_is_a_generator_of_tracked_readings(clip: Path, tiny_model: P
         mien.read_video(clip, reader=reader, every=2, fps=3)
 
 
+@pytest.mark.parametrize("source", [b"a video's bytes", io.BytesIO(), 0])
+def test_read_video_takes_paths_only(source: Any) -> None:
+    with pytest.raises(UsageError, match=f"from a path, not from {type(source).__name__}: write it to a file"):
+        mien.read_video(source)
+
+
 def test_read_video_keeps_the_readers_limit(clip: Path, tiny_model: Path) -> None:
     with pytest.raises(VideoError, match="megapixels a frame"):
         mien.read_video(clip, reader=mien.Reader(tiny_model, max_pixels=SIZE[0] * SIZE[1] - 1))
@@ -471,6 +486,17 @@ def test_sound_that_mp4_cannot_carry_goes_into_matroska(run, tmp_path: Path) -> 
     assert (status, errors) == (0, "")
     with av.open(str(tmp_path / "out" / "annotated.mkv")) as copy:
         assert copy.streams.audio[0].codec_context.name == "pcm_s16le"
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("libmp3lame", "flv"), ("ac3", "ts"), ("flac", "mkv")])
+def test_sound_that_mp4_can_carry_stays_in_mp4(run, tmp_path: Path, codec: str, suffix: str) -> None:
+    kind = "flv1" if suffix == "flv" else "mpeg2video"
+    path = films.write(tmp_path / f"v.{suffix}", numbered(6), rate=25, sound_s=0.2, sound=codec, codec=kind)
+    assert run("read", path, "-o", tmp_path / "out", "--every", 3)[0] == 0
+    with av.open(str(tmp_path / "out" / "annotated.mp4")) as copy:
+        assert copy.streams.audio[0].codec_context.codec.canonical_name == codec.removeprefix("lib").removesuffix(
+            "lame"
+        )
 
 
 @pytest.mark.parametrize(("codec", "suffix"), [("pcm_alaw", "avi"), ("adpcm_ms", "avi"), ("pcm_s8", "mov")])
@@ -809,3 +835,74 @@ def test_frames_that_outgrow_the_limit_end_the_video(tmp_path: Path) -> None:
     assert "s on it has 0.3 megapixels a frame, the limit is 0.1; reduce the video or raise the limit" in problem
     with Video(joined) as video:
         assert len({frame.image.shape for frame in video.frames()}) == 2
+
+
+def test_a_full_disk_names_the_copy_as_a_path(tmp_path: Path) -> None:
+    (tmp_path / "annotated.mp4").symlink_to("/dev/full")
+    with (
+        Video(films.write(tmp_path / "v.mp4", numbered(2))) as source,
+        pytest.raises(OSError, match="No space left") as told,
+    ):
+        copy = AnnotatedVideo(tmp_path, source)
+        copy.write(Image.fromarray(numbered(1)[0]), 0.0)
+        copy.close()
+    assert told.value.filename == str(tmp_path / "annotated.mp4")
+
+
+def test_every_picture_of_the_copy_is_whole(tmp_path: Path) -> None:
+    """Of whatever size behind the first one: the left half of each is white."""
+    with Video(films.write(tmp_path / "v.mp4", numbered(1))) as source:
+        copy = AnnotatedVideo(tmp_path, source)
+        for number, (width, height) in enumerate([(201, 101), (201, 101), (402, 202), (100, 100), (402, 60)]):
+            image = np.zeros((height, width, 3), np.uint8)
+            image[:, : width // 2] = 255
+            copy.write(Image.fromarray(image), number / 30)
+        copy.close()
+    with Video(copy.path) as copied:
+        shown = [frame.image for frame in copied.frames()]
+    assert [image.shape for image in shown] == [(100, 200, 3)] * 5
+    for image in shown:
+        assert image[:, :95].min() > 200 and image[:, 105:].max() < 55
+
+
+@pytest.mark.parametrize(("size", "written"), [((17_000, 64), (16_384, 60)), ((1, 17_000), (2, 16_384))])
+def test_pictures_too_long_for_the_copy_are_reduced(
+    tmp_path: Path, size: tuple[int, int], written: tuple[int, int]
+) -> None:
+    with Video(films.write(tmp_path / "v.mp4", numbered(1))) as source:
+        copy = AnnotatedVideo(tmp_path, source)
+        copy.write(Image.new("RGB", size), 0.0)
+        copy.close()
+    with Video(copy.path) as copied:
+        assert next(copied.frames()).image.shape == (written[1], written[0], 3)
+
+
+def test_the_copy_carries_no_place_and_no_title(run, clip: Path, tmp_path: Path) -> None:
+    told = tmp_path / "told.mov"
+    with (
+        av.open(str(clip)) as film,
+        av.open(str(told), "w", container_options={"movflags": "use_metadata_tags"}) as copy,
+    ):
+        copy.metadata.update({"location": "+48.1+011.5/", "com.apple.quicktime.location.ISO6709": "+48.1+011.5/"})
+        streams = [copy.add_stream_from_template(stream) for stream in film.streams]
+        for stream in streams:
+            stream.metadata["handler_name"] = "a secret"
+        for packet in film.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream_index]
+                copy.mux(packet)
+    assert b"+48.1" in told.read_bytes() and b"secret" in told.read_bytes()
+    assert run("read", told, "-o", tmp_path / "out", "--every", 5)[0] == 0
+    written = (tmp_path / "out" / "annotated.mp4").read_bytes()
+    assert b"+48.1" not in written and b"secret" not in written
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])  # turned by 0, 180, 90 and 270 degrees (EXIF 2.3, tag 274)
+def test_frames_that_carry_exif_are_read_upright(tmp_path: Path, orientation: int) -> None:
+    """As a camera's Motion JPEG does; a JPEG is one frame of it."""
+    path, exif = tmp_path / "frame.jpg", Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "a camera's maker"
+    Image.fromarray(numbered(1)[0]).save(path, exif=exif)
+    with Video(path) as video:
+        (frame,) = video.frames()
+    assert np.abs(frame.image.astype(int) - images.load(path)).mean() < 2

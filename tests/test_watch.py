@@ -14,6 +14,7 @@ from films import Actor
 from mien import cli, job_cli, watch
 from mien.draw import COLOURS
 from mien.errors import VideoError
+from mien.tracking import FrameReading, TrackedFace
 from mien.video import Video
 
 
@@ -76,6 +77,13 @@ def test_from_the_command_line(clip: Path, tiny_model: Path, capsys: pytest.Capt
     assert not exit.value.code
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "0.00 s: no face" and lines[1].startswith("0.50 s: face 1 ") and lines[-1] == "10 frames read"
+
+
+def test_faces_that_change_places_in_size_are_no_change_of_expression() -> None:
+    answer = {"happy": 1.0, "sad": 0.0}
+    near, far = (TrackedFace((0.0, 0.0, 9.0, 9.0), None, 1.0, "happy", 1.0, answer, track, answer) for track in (2, 1))
+    lines = {watch.line(FrameReading("film", 9, 9, faces, 0, 0.0)) for faces in ((near, far), (far, near))}
+    assert lines == {"face 1 happy, face 2 happy"}
 
 
 def test_a_source_that_breaks_off_is_named(

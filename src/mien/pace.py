@@ -18,11 +18,12 @@ class Pace:
     smoothing: float = SMOOTHING_S
 
     def __post_init__(self) -> None:
-        if self.every < 1 or not self.smoothing >= 0 or (self.fps is not None and not self.fps > 0):
-            raise UsageError(
-                f"every is {self.every}, fps is {self.fps} and smoothing is {self.smoothing}: expected at least 1, more "
-                "than 0 and at least 0"
-            )
+        if self.every < 1:
+            raise UsageError(f"every is {self.every}: expected 1 or more, to read each n-th frame")
+        if self.fps is not None and not self.fps > 0:
+            raise UsageError(f"fps is {self.fps}: expected more than 0 frames a second")
+        if not self.smoothing >= 0:
+            raise UsageError(f"smoothing is {self.smoothing} s: expected 0, for none, or more")
         if self.every > 1 and self.fps is not None:
             raise UsageError(f"every is {self.every} and fps is {self.fps}: choose one of the two")
 

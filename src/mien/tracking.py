@@ -90,26 +90,15 @@ class Refiner(Protocol):
 class Follower:
     """Reads frame after frame of one scene or film. Not for several threads: it remembers the last frames."""
 
-    def __init__(
-        self,
-        reader: Reader,
-        *,
-        smoothing: float = SMOOTHING_S,
-        detect_every: int = DETECT_EVERY,
-        tracker: Tracker | None = None,
-    ) -> None:
-        """smoothing: time constant in s, 0 for none. detect_every: frames between two full detections, fewer where that
-        would be longer than `DETECT_S`; 1 detects in each. Raises UsageError for values out of range."""
-        if not smoothing >= 0 or detect_every < 1:
-            raise UsageError(
-                f"smoothing is {smoothing} s and detect_every is {detect_every}: expected at least 0 and at least 1"
-            )
+    def __init__(self, reader: Reader, *, smoothing: float = SMOOTHING_S) -> None:
+        """smoothing: time constant in s, 0 for none. Raises UsageError for a value out of range."""
+        if not smoothing >= 0:
+            raise UsageError(f"smoothing is {smoothing} s: expected at least 0 s")
         self._reader = reader
         self._smoothing = Smoothing(smoothing)
-        self._detect_every = detect_every if isinstance(reader.detector, Refiner) else 1
-        self._tracker = tracker or Tracker()
+        self._tracker = Tracker()
         self._cuts = Cuts()
-        self._since_detection = self._detect_every  # frames
+        self._since_detection = DETECT_EVERY  # frames
         self._detected_s = -math.inf  # of the frame of the last full detection
         self._last_s = -math.inf  # of the last frame
         self._missing = False  # whether a face that should be there was not found in the last frame
@@ -120,7 +109,7 @@ class Follower:
         cut = self._cuts.between(image)
         if cut:
             self._tracker.clear()
-            self._since_detection = self._detect_every
+            self._since_detection = DETECT_EVERY
         ended = self._tracker.ended if cut else []
         found = self._find(image, time_s)
         numbers = self._tracker.update([one.box for one in found], time_s)
@@ -156,7 +145,7 @@ class Follower:
 
     def _due(self, time_s: float) -> bool:
         """Whether the whole detector should look at the frame of that time."""
-        frames, seconds = (SEARCH_EVERY, SEARCH_S) if self._missing else (self._detect_every, DETECT_S)
+        frames, seconds = (SEARCH_EVERY, SEARCH_S) if self._missing else (DETECT_EVERY, DETECT_S)
         return self._since_detection >= frames or time_s - self._detected_s >= seconds - ROUNDING_S
 
     def _predicted(self, time_s: float) -> tuple[list[Box], list[Box]]:

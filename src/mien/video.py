@@ -3,7 +3,9 @@
 Everything is in displayed pixels: square ones, upright, as a player shows the frames.
 """
 
+import contextlib
 import io
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mien import writing
 from mien.errors import UsageError, VideoError
 from mien.images import MAX_PIXELS, RAISED
 from mien.pace import ALL_FRAMES, SMOOTHING_S, Pace
@@ -28,6 +31,7 @@ EARLY_S = 0.5  # a video that ends this much before its header says was cut off
 RESTART_S = 0.5  # a clock that goes back by more than that has started again: recordings that were joined
 TICK = Fraction(1, 90_000)  # s: MPEG's clock, in which every common frame rate is a whole number
 SMPTE170M, LIMITED, BT709 = 6, 1, 1  # H.273: a matrix (BT.601's), a range, and primaries or a transfer
+H264_SIDE = 16_384  # px: x264's MAX_RESOLUTION (encoder/encoder.c)
 COPIED = frozenset(("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"))  # sound that an MP4 may carry; else Matroska
 
 DAMAGED_SOUND = "its sound is damaged, and the annotated video lacks that part of it"
@@ -218,11 +222,13 @@ def read_video(
 
     reader: None is a `Reader` with the bundled model. every, fps, smoothing: as in `mien.pace.Pace`. A damaged video
     gives all frames that decode, and then a UserWarning that says where it is damaged. Raises VideoError for what is no
-    video, UsageError for an option out of range.
+    video, UsageError for an option out of range and for what is no path.
     """
     from mien.reader import Reader
     from mien.tracking import Follower
 
+    if not isinstance(path, str | os.PathLike):  # `mien.read` takes bytes and open files, too
+        raise UsageError(f"a video is read from a path, not from {type(path).__name__}: write it to a file first")
     pace = Pace(every, fps, smoothing)
     reader = reader or Reader()
     video = Video(path, max_pixels=reader.max_pixels)
@@ -259,7 +265,8 @@ class AnnotatedVideo:
             raise UsageError(
                 f"{self.path} is a folder, but the annotated video goes there; choose another folder for -o"
             )
-        self._container = _av().open(_file(self.path), "w")
+        with self._naming():
+            self._container = _av().open(_file(self.path), "w")
         self._pictures = self._container.add_stream("libx264", rate=source.rate)
         self._pictures.pix_fmt = "yuv420p"
         self._pictures.codec_context.time_base = TICK
@@ -273,14 +280,15 @@ class AnnotatedVideo:
 
     def write(self, picture: "Image.Image", time_s: float) -> None:
         """The next picture, shown from that time on, or a tick after the last one, as H.264's times must rise. All are
-        written in the first one's size."""
+        written in the first one's size, which is reduced where x264 takes none so large."""
         if not self._started:
             self._started = True
-            self._pictures.width, self._pictures.height = picture.width // 2 * 2, picture.height // 2 * 2
+            scale = min(1.0, H264_SIDE / max(picture.size))
+            self._pictures.width, self._pictures.height = (_even(side * scale) for side in picture.size)
         size = (self._pictures.width, self._pictures.height)
-        if picture.size != size:  # H.264 wants even sides: a last odd row or column is cut off
-            larger = picture.width >= size[0] and picture.height >= size[1]
-            picture = picture.crop((0, 0, *size)) if larger else picture.resize(size)
+        if picture.size != size:
+            cut = size == (_even(picture.width), _even(picture.height))
+            picture = picture.crop((0, 0, *size)) if cut else picture.resize(size)
         frame = _av().VideoFrame.from_image(picture)
         self._pts = max(round(time_s / TICK), self._pts + 1)
         frame.pts, frame.time_base = self._pts, TICK
@@ -297,9 +305,14 @@ class AnnotatedVideo:
             for packet in self._sound.until(np.inf):
                 self._mux_sound(packet)
         self._sound.close()
-        self._container.close()
+        with self._naming():
+            self._container.close()
         if not self._started:
             self.path.unlink(missing_ok=True)
+
+    def _naming(self) -> contextlib.AbstractContextManager[None]:
+        """libavformat's errors tell the file as a URL; the full disk's, say, is to tell it as a path."""
+        return writing.named(self.path, instead_of=Path(_file(self.path)))
 
     def _mux_sound(self, packet: Any) -> None:
         packet.stream = self._copy
@@ -310,7 +323,8 @@ class AnnotatedVideo:
         it is left out."""
         error = _av().error
         try:
-            self._container.mux(packet)
+            with self._naming():
+                self._container.mux(packet)
         except (error.InvalidDataError, error.ArgumentError, error.PatchWelcomeError):
             if DAMAGED_SOUND not in self.problems:
                 self.problems.append(DAMAGED_SOUND)
@@ -340,7 +354,8 @@ class Sound:
         self._container = _av().open(path, metadata_errors="replace")
         stream = self._container.streams.best("audio")
         self._stream = stream if stream is not None and stream.codec_context is not None else None
-        self.codec: str | None = self._stream.codec_context.name if self._stream else None
+        codec = self._stream.codec_context.codec if self._stream else None
+        self.codec: str | None = codec.canonical_name if codec else None  # not the decoder's, as mp3float
         self._packets = self._read() if self._stream else iter(())
         self._next: Any = None
 
@@ -394,6 +409,11 @@ def _av() -> Any:
     return av
 
 
+def _even(side: float) -> int:
+    """As H.264 wants sides, px: a last odd row or column is cut off."""
+    return max(2, int(side) // 2 * 2)
+
+
 def _file(path: str | Path) -> str:
     """The path as libavformat takes it: "12:30.mp4" alone would be of a protocol called 12."""
     return f"file:{path}"
@@ -421,7 +441,14 @@ def _end(packet: Any) -> float:
 def _display_matrix(frame: Any) -> np.ndarray | None:
     """[[a, b], [c, d]]: a player shows what the frame has at x, y at a x + c y, b x + d y, but for where it begins. None where
     the frame has none."""
-    for data in frame.side_data:
+    try:
+        beside = frame.side_data
+    except (
+        ValueError
+    ):  # PyAV 18 knows fewer kinds than its FFmpeg gives: not EXIF (Motion JPEG), nor views (spatial videos)
+        turn = math.radians(frame.rotation)  # all that it tells then: not whether the frame is mirrored
+        return np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    for data in beside:
         if data.type.name == "DISPLAYMATRIX":
             matrix = np.frombuffer(bytes(data), np.int32)[:9].reshape(3, 3)[:2, :2].astype(np.float64)
             return matrix / max(1.0, float(np.abs(matrix).max()))

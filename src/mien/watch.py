@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mien.errors import VideoError
 from mien.pace import SMOOTHING_S
 from mien.reader import Reader
-from mien.tracking import Follower, FrameReading
+from mien.tracking import Follower, FrameReading, TrackedFace
 from mien.video import Video
 
 if TYPE_CHECKING:
@@ -84,8 +84,13 @@ def show(source: Video, reader: Reader, *, smoothing: float = SMOOTHING_S) -> in
 
 
 def line(reading: FrameReading) -> str:
-    """The expressions of all faces in one line."""
-    return ", ".join(f"face {face.track} {face.smoothed_expression}" for face in reading.tracked) or "no face"
+    """The expressions of all faces in one line, the longest known first."""
+    return ", ".join(f"face {face.track} {face.smoothed_expression}" for face in by_track(reading)) or "no face"
+
+
+def by_track(reading: FrameReading) -> list[TrackedFace]:
+    """The faces in an order that does not change with their sizes."""
+    return sorted(reading.tracked, key=lambda face: face.track)
 
 
 def panel(reading: FrameReading, pace: float) -> "Group":
@@ -94,7 +99,7 @@ def panel(reading: FrameReading, pace: float) -> "Group":
     from rich.text import Text
 
     head = Text(f"{reading.width} x {reading.height} px  {pace:.0f} frames/s  Ctrl-C stops", style="dim")
-    blocks = [_bars(face.track, face.smoothed) for face in sorted(reading.tracked, key=lambda face: face.track)]
+    blocks = [_bars(face.track, face.smoothed) for face in by_track(reading)]
     return Group(head, *(blocks or [Text("no face")]))
 
 

@@ -47,7 +47,7 @@ class _Track:
         half = np.array([side * stretch, side / stretch]) / 2
         return np.concatenate([centre - half, centre + half])
 
-    def observe(self, place: np.ndarray, aspect: float, time_s: float, *, motion: float) -> None:
+    def observe(self, place: np.ndarray, aspect: float, time_s: float) -> None:
         """Correct place and velocity by what was seen."""
         self.observations += 1
         n = self.observations
@@ -60,19 +60,14 @@ class _Track:
         # Frames stamped on arrival may be 1 ms apart, where the detector's jitter of 1 px would pass for 1000 px/s. So what is
         # closer than a camera's frames counts as if it were as far apart, and only for the part of a frame that it is.
         part = min(elapsed / CAMERA_S, 1.0)
-        self.velocity = motion * (self.velocity + part * min(beta, 1.0) / max(elapsed, CAMERA_S) * error[:2])
+        self.velocity = self.velocity + part * min(beta, 1.0) / max(elapsed, CAMERA_S) * error[:2]
         self.aspect, self.time_s = aspect, time_s
 
 
 class Tracker:
-    """Gives each found box the number of its track. Numbers start at 1 and are never used twice.
+    """Gives each found box the number of its track. Numbers start at 1 and are never used twice."""
 
-    motion: 1 predicts with the velocity seen, 0 with none. overlap: the weight of the boxes' overlap beside their
-    sizes' difference when faces are given to tracks.
-    """
-
-    def __init__(self, *, motion: float = 1.0, overlap: float = 1.0) -> None:
-        self._motion, self._overlap = motion, overlap
+    def __init__(self) -> None:
         self._tracks: list[_Track] = []
         self._last = 0
         self.ended: list[int] = []  # the tracks that the last `update` or `clear` gave up
@@ -97,7 +92,7 @@ class Tracker:
                 track = _Track(self._last, time_s, place, aspect)
                 self._tracks.append(track)
             else:
-                track.observe(place, aspect, time_s, motion=self._motion)
+                track.observe(place, aspect, time_s)
             numbers.append(track.number)
         self._forget(time_s)
         return numbers
@@ -124,7 +119,7 @@ class Tracker:
         growth = np.abs(np.log(sides[:, None] / expected))
         away = np.linalg.norm(_centres(boxes)[:, None] - _centres(predicted), axis=2) / expected
         beyond = (away > REACH + DRIFT * lost_s) | (growth > GROWTH)
-        costs = self._overlap * (1 - distance_iou(boxes, predicted)) + growth
+        costs = 1 - distance_iou(boxes, predicted) + growth
         return np.where(beyond, 2 * UNMATCHED + 1, costs)
 
     def _forget(self, time_s: float) -> None:

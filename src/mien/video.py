@@ -443,9 +443,8 @@ def _display_matrix(frame: Any) -> np.ndarray | None:
     the frame has none."""
     try:
         beside = frame.side_data
-    except (
-        ValueError
-    ):  # PyAV 18 knows fewer kinds than its FFmpeg gives: not EXIF (Motion JPEG), nor views (spatial videos)
+    except ValueError:
+        # PyAV 18 knows fewer kinds than its FFmpeg gives: not EXIF (Motion JPEG), nor views (spatial videos)
         turn = math.radians(frame.rotation)  # all that it tells then: not whether the frame is mirrored
         return np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     for data in beside:

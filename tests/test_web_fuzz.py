@@ -16,6 +16,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from mien.web.limits import MIB, Limits
 from mutants import bomb, encode, mutants
 from serving import START, Served, as_process, peak_memory, pictures
 
@@ -117,6 +118,27 @@ def test_bombs(served: Served) -> None:
         assert sum(process.cpu_times()[:2]) - before < len(within) * SLOWEST  # of computing: the machine may be busy
     peak = peak_memory(process)
     assert peak < LARGEST
+
+
+def test_many_bytes_and_many_pixels_at_once(served: Served) -> None:
+    """Pictures as large as may be, and as are searched side by side, whose bodies fill the memory that bodies may have."""
+    large, small = noise(4000, 3999), noise(2000, 1999)
+    sent = [large] * 3
+    sent += [small] * ((Limits().memory - sum(map(len, sent)) - MIB) // len(small))
+    with (
+        httpx.Client(base_url=served.url, timeout=START, trust_env=False) as client,
+        ThreadPoolExecutor(len(sent)) as pool,
+    ):
+        for _ in range(2):
+            answers = pool.map(lambda data: client.post("/v1/read", files=pictures(("a.png", data))), sent)
+            assert {answer.status_code for answer in answers} <= {200, 503}  # a busy machine is no failure
+    assert peak_memory(psutil.Process(served.process.pid)) < LARGEST
+
+
+def noise(width: int, height: int) -> bytes:
+    """A picture that cannot be compressed."""
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    return encode(Image.fromarray(pixels), "PNG", compress_level=0)
 
 
 @pytest.mark.parametrize("count", [pytest.param(60, id="some"), pytest.param(2000, id="2000", marks=SOAK)])

@@ -345,7 +345,7 @@ def _seekable(file: IO[Any]) -> IO[bytes]:
     return io.BytesIO(data)
 
 
-def told_size(data: bytes | bytearray) -> tuple[int, int] | None:
+def told_size(data: bytes) -> tuple[int, int] | None:
     """(width, height) as the header of a picture file's bytes tells them, nothing decoded; None where that cannot be read here."""
     file = io.BytesIO(data)
     try:

@@ -21,7 +21,7 @@ from mien.web import app as web
 from mien.web.batching import Batcher
 from mien.web.guard import HEADERS
 from mien.web.limits import Gate, Limits
-from mien.web.metrics import Metrics
+from mien.web.metrics import Histogram, Metrics
 from mutants import encode
 from serving import START, in_thread, pictures
 
@@ -188,6 +188,13 @@ def test_metrics_are_well_formed_and_count(reader: Reader, portrait: bytes) -> N
     assert {code: number(answer.text, f'mien_refusals_total{{code="{code}"}}') for code in refusals} == refusals
     assert number(answer.text, "mien_faces_total") == 2
     assert number(answer.text, "mien_requests_under_way") == number(answer.text, "mien_bytes_under_way") == 0
+
+
+def test_a_sum_keeps_its_digits_however_long_the_server_runs() -> None:
+    histogram = Histogram("mien_read_seconds", "", (1.0,))
+    for value in (2_000_000, 0.25, 0.25):
+        histogram.observe(value)
+    assert number("\n".join(histogram.lines()), "mien_read_seconds_sum") == 2_000_000.5
 
 
 def test_openapi_describes_the_rows_without_a_foreign_address(client: httpx.Client) -> None:

@@ -223,6 +223,7 @@ def test_unknown_paths_and_methods(client: httpx.Client, path: str, method: str,
     answer = client.request(method, path)
     assert answer.status_code == status
     assert answer.json()["error"]["code"] == ("method" if status == 405 else told)
+    assert (f"{method} is not for this path, which takes {told}" if status == 405 else "POST /v1/read") in answer.text
     assert answer.headers.get("Allow") == (told if status == 405 else None)
 
 

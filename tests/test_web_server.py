@@ -183,6 +183,15 @@ def test_a_refusal_is_seen_by_a_client_that_is_still_sending(tiny_model: Path) -
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
+def test_what_is_no_http_is_logged_once(tiny_model: Path) -> None:
+    with as_process(tiny_model) as served:
+        for _ in range(5):
+            with connected(served) as connection:
+                connection.sendall(b"nonsense\r\n\r\n")
+                assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+        assert served.stop() == (0, "", "Invalid HTTP request received.\n")
+
+
 def test_the_log_says_nothing_a_thousand_times() -> None:
     seldom = server._Seldom("socket.accept() out of system resource")
     names = ("socket.accept() out of system resource", "another thing")

@@ -21,7 +21,8 @@ from mien.web.guard import Door
 
 BACKLOG = 1024  # connections that wait to be accepted; the limits turn requests away, not the kernel
 SELDOM = 60  # s
-_NO_SOCKET = "socket.accept() out of system resource"
+_NO_SOCKET = "socket.accept() out of system resource"  # asyncio's word for each connection that it cannot accept
+_NO_HTTP = "Invalid HTTP request received."  # uvicorn's for each request that is none
 SHORTEST_TOKEN = 16  # characters; `secrets.token_urlsafe()` gives 43
 
 
@@ -177,6 +178,7 @@ def _keep_quiet() -> None:
     terminal.tame_pillow()
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     logging.getLogger("uvicorn.error").addFilter(_is_no_advice)
+    logging.getLogger("uvicorn.error").addFilter(_Seldom(_NO_HTTP))
     logging.getLogger("asyncio").addFilter(_Seldom(_NO_SOCKET))
 
 
@@ -186,7 +188,7 @@ def _is_no_advice(record: logging.LogRecord) -> bool:
 
 
 class _Seldom(logging.Filter):
-    """Lets what begins so through once in SELDOM: asyncio says it for every connection that it cannot accept."""
+    """Lets what begins so through once in SELDOM."""
 
     def __init__(self, beginning: str) -> None:
         super().__init__()

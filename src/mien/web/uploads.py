@@ -15,6 +15,7 @@ from starlette.requests import Request
 from mien.web.limits import Limits, RefusedError, Ticket, too_large
 
 LONGEST_NAME = 255  # characters of a file's name that are kept
+EXAMPLE = "send each picture as a file, as `curl -F pictures=@FILE` does"
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ async def parse(stream: AsyncIterator[bytes], boundary: bytes, *, limits: Limits
 def _boundary(request: Request) -> bytes:
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data":
-        reason = "the content type must be multipart/form-data: one file for each picture"
-        raise RefusedError(415, "content_type", reason)
+        found = kind.decode("latin-1")[:LONGEST_NAME] or "missing"
+        raise RefusedError(415, "content_type", f"the content type is {found}, expected multipart/form-data: {EXAMPLE}")
     boundary = options.get(b"boundary", b"")
     if not 1 <= len(boundary) <= 70:  # RFC 2046, 5.1.1
         raise _malformed("its content type names no boundary of 1 to 70 characters")
@@ -107,7 +108,7 @@ class _Form:
     def _open(self) -> None:
         _, options = parse_options_header(bytes(self._disposition))
         if b"filename" not in options:
-            raise _malformed("a part of it is no file; send pictures only, each with a file name")
+            raise _malformed(f"a part of it is no file, as it has no filename=; {EXAMPLE}")
         if len(self.pictures) == self.limits.pictures:
             reason = f"more than {self.limits.pictures} pictures in one request; send them in several"
             raise RefusedError(413, "pictures", reason, self.limits.pictures)

@@ -34,9 +34,9 @@ def door(host: str, *, token: str | None, names: list[str]) -> Door:
     """
     token = None if token is None else token.strip()
     for name in names:
-        if not re.fullmatch(r"[\w.-]+", name):
+        if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
             raise UsageError(
-                f"--name {name!r}: expected a host name alone, without scheme or port, as in --name pc.example"
+                f"--name {name!r}: expected a host name alone, ASCII, without scheme or port, as in --name pc.example"
             )
     local = _is_loopback(host)
     advice = "`python -c 'import secrets; print(secrets.token_urlsafe())'` makes one"

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from mien.web.limits import MIB, Limits
-from mutants import bomb, encode, mutants
+from mutants import bomb, encode, many_scans, mutants
 from serving import START, Served, as_process, peak_memory, pictures
 
 pytestmark = pytest.mark.slow  # servers, workers and their limits take seconds
@@ -105,11 +105,15 @@ def searched_pictures(metrics: str) -> int:
 
 
 def test_bombs(served: Served) -> None:
-    """Few bytes, many pixels: within the limit they are read, two at a time, beyond it they are refused unseen."""
+    """Few bytes, much work: within the limit they are read, two at a time, beyond it they are refused unseen."""
     process = psutil.Process(served.process.pid)
     with httpx.Client(base_url=served.url, timeout=60, trust_env=False) as client:
         refused = client.post("/v1/read", files=pictures(("bomb.png", bomb(20_000))))
         assert refused.status_code == 413 and refused.json()["error"]["code"] == "pixels"
+        before = sum(process.cpu_times()[:2])
+        refused = client.post("/v1/read", files=pictures(("scans.jpg", many_scans(4000, 2000))))
+        assert refused.status_code == 422 and "scans" in refused.json()["error"]["reason"]
+        assert sum(process.cpu_times()[:2]) - before < SLOWEST
         within = [("large.png", bomb(3900))] * 4
         assert all(len(data) < 50_000 for _, data in within)
         before = sum(process.cpu_times()[:2])

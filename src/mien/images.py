@@ -51,6 +51,13 @@ _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a scheme has two letters or more, a Windows drive one
 
+# A few bytes can ask for one more pass over all pixels of a JPEG: 70 kB were 15 s of work. libjpeg's own progressive script has 10.
+MOST_SCANS = 100
+_SCAN = b"\xff\xda"
+_SEGMENT = re.compile(
+    rb"\xff([^\x00\x01\xd0-\xd8\xff])"
+)  # a marker, but for those without a length (ITU-T T.81, B.1.1.3)
+
 _STRIP = 256  # rows
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNS = {  # EXIF orientation -> what puts the picture upright (EXIF 2.32, table of tag 274)
@@ -372,7 +379,27 @@ def _brand(file: IO[bytes], name: str) -> bytes:
 def _from_file(file: IO[bytes], name: str, max_pixels: int) -> np.ndarray:
     brand = _brand(file, name)
     opened = _open_heic(file, name) if brand in _HEIC_BRANDS else _open(file, name, brand)
+    if getattr(opened, "format", None) in ("JPEG", "MPO"):
+        file.seek(0)
+        _refuse_many_scans(file.read(), name)
     return _from_pillow(opened, name, max_pixels)
+
+
+def _refuse_many_scans(data: bytes, name: str) -> None:
+    if data.count(_SCAN) > MOST_SCANS and _has_many_scans(
+        data
+    ):  # what follows the picture, a film say, counts at first, too
+        raise ImageError(
+            f"{name}: a JPEG of more than {MOST_SCANS} scans, which takes too long to decode; save it anew"
+        )
+
+
+def _has_many_scans(data: bytes) -> bool:
+    at = scans = 0
+    while scans <= MOST_SCANS and (found := _SEGMENT.search(data, at)) and found[1] != b"\xd9":  # the picture's end
+        scans += found[0] == _SCAN
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return scans > MOST_SCANS
 
 
 def _open(file: IO[bytes], name: str, brand: bytes) -> Image.Image:

@@ -51,12 +51,11 @@ _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a scheme has two letters or more, a Windows drive one
 
-# A few bytes can ask for one more pass over all pixels of a JPEG: 70 kB were 15 s of work. libjpeg's own progressive script has 10.
+# A few bytes can ask for one more pass over all pixels of a JPEG: 70 kB were 15 s of work. libjpeg writes 10 at most; libtiff
+# reads 100 at most, too (JPEG_MAX_ALLOWED_SCAN_NUMBER).
 MOST_SCANS = 100
 _SCAN = b"\xff\xda"
-_SEGMENT = re.compile(
-    rb"\xff([^\x00\x01\xd0-\xd8\xff])"
-)  # a marker, but for those without a length (ITU-T T.81, B.1.1.3)
+_SEGMENT = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # a marker with a length, or the end (ITU-T T.81, B.1.1.3)
 
 _STRIP = 256  # rows
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -388,10 +387,8 @@ def _from_file(file: IO[bytes], name: str, max_pixels: int) -> np.ndarray:
 def _refuse_many_scans(data: bytes, name: str) -> None:
     if data.count(_SCAN) > MOST_SCANS and _has_many_scans(
         data
-    ):  # what follows the picture, a film say, counts at first, too
-        raise ImageError(
-            f"{name}: a JPEG of more than {MOST_SCANS} scans, which takes too long to decode; save it anew"
-        )
+    ):  # counting is quick, and counts what may follow, as a film
+        raise ImageError(f"{name}: a JPEG of more than {MOST_SCANS} scans takes too long to decode; save it anew")
 
 
 def _has_many_scans(data: bytes) -> bool:

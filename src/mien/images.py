@@ -385,9 +385,8 @@ def _from_file(file: IO[bytes], name: str, max_pixels: int) -> np.ndarray:
 
 
 def _refuse_many_scans(data: bytes, name: str) -> None:
-    if data.count(_SCAN) > MOST_SCANS and _has_many_scans(
-        data
-    ):  # counting is quick, and counts what may follow, as a film
+    """Counting all is quick; only where something follows the picture, as a film does, may there be fewer than that."""
+    if data.count(_SCAN) > MOST_SCANS and _has_many_scans(data):
         raise ImageError(f"{name}: a JPEG of more than {MOST_SCANS} scans takes too long to decode; save it anew")
 
 

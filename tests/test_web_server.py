@@ -138,6 +138,14 @@ def test_sigterm_waits_no_longer_than_the_time_limit(tiny_model: Path) -> None:
         assert b" 408 " in connection.recv(100)
 
 
+def test_a_picture_that_was_given_up_keeps_nobody_waiting_at_the_end(tiny_model: Path) -> None:
+    slow = "import time\nfrom mien.web.work import Work\nWork._search = lambda self, picture: time.sleep(600)\n"
+    files = pictures(("a.png", encode(Image.new("RGB", (64, 48)), "PNG")))
+    with as_process(tiny_model, "--seconds", "1", code=slow) as served:
+        assert httpx.post(f"{served.url}/v1/read", files=files, timeout=START, trust_env=False).status_code == 503
+        assert served.stop() == (0, "", "")
+
+
 def test_a_head_that_does_not_end_is_given_up(tiny_model: Path) -> None:
     """The first one of a connection, begun or not, and one that follows an answered request."""
     whole = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"

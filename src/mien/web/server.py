@@ -4,11 +4,13 @@ import asyncio
 import ipaddress
 import logging
 import math
+import os
 import re
 import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 import h11
 import uvicorn
@@ -66,8 +68,8 @@ def url(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if listening.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 
-def run(app: ASGIApp, listening: socket.socket, *, seconds: float, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what was taken on, for at most a little over `seconds`, and return.
+def run(app: ASGIApp, listening: socket.socket, *, seconds: float, announce: Callable[[str], None]) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, then finish what was taken on, for at most a little over `seconds`, and end the process.
 
     announce: called with the address once requests are answered.
     """
@@ -92,6 +94,7 @@ def run(app: ASGIApp, listening: socket.socket, *, seconds: float, announce: Cal
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    os._exit(0)  # Python would wait for the threads, and one may be at a picture that was given up long ago
 
 
 class _Server(uvicorn.Server):

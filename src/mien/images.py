@@ -51,10 +51,10 @@ _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a scheme has two letters or more, a Windows drive one
 
-# A few bytes can ask for one more pass over all pixels of a JPEG: 70 kB were 15 s of work. libjpeg writes 10 at most; libtiff
-# reads 100 at most, too (JPEG_MAX_ALLOWED_SCAN_NUMBER).
-MOST_SCANS = 100
-_SCAN = b"\xff\xda"
+# What a JPEG may have at most of what costs much work for few bytes: a scan is a pass over all pixels (70 kB were 15 s of work;
+# libjpeg writes 10, libtiff reads 100: JPEG_MAX_ALLOWED_SCAN_NUMBER), and Pillow copies all EXIF blocks again for each (14 MB were
+# 37 s; large ones that are whole have some hundreds, each of up to 64 kB).
+_MOST = {b"\xff\xda": (100, "scans"), b"\xff\xe1": (1000, "EXIF and XMP blocks")}
 _SEGMENT = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # a marker with a length, or the end (ITU-T T.81, B.1.1.3)
 
 _STRIP = 256  # rows
@@ -378,28 +378,31 @@ def _brand(file: IO[bytes], name: str) -> bytes:
 def _from_file(file: IO[bytes], name: str, max_pixels: int) -> np.ndarray:
     brand = _brand(file, name)
     opened = _open_heic(file, name) if brand in _HEIC_BRANDS else _open(file, name, brand)
-    if getattr(opened, "format", None) in ("JPEG", "MPO"):
-        file.seek(0)
-        _refuse_many_scans(file.read(), name)
     return _from_pillow(opened, name, max_pixels)
 
 
-def _refuse_many_scans(data: bytes, name: str) -> None:
-    """Counting all is quick; only where something follows the picture, as a film does, may there be fewer than that."""
-    if data.count(_SCAN) > MOST_SCANS and _has_many_scans(data):
-        raise ImageError(f"{name}: a JPEG of more than {MOST_SCANS} scans takes too long to decode; save it anew")
+def _refuse_jpeg_bomb(file: IO[bytes], name: str) -> None:
+    """Counting bytes is quick, but counts those of what follows the picture, as a film may; then its segments are counted."""
+    is_jpeg = file.read(2) == b"\xff\xd8"
+    file.seek(0)
+    data = file.read() if is_jpeg else b""  # from its start: of bytes no copy is made
+    file.seek(0)
+    for marker, (most, what) in _MOST.items():
+        if data.count(marker) > most and _has_more(data, marker, most):
+            raise ImageError(f"{name}: a JPEG of more than {most} {what} takes too long to decode; save it anew")
 
 
-def _has_many_scans(data: bytes) -> bool:
-    at = scans = 0
-    while scans <= MOST_SCANS and (found := _SEGMENT.search(data, at)) and found[1] != b"\xd9":  # the picture's end
-        scans += found[0] == _SCAN
+def _has_more(data: bytes, marker: bytes, most: int) -> bool:
+    at = count = 0
+    while count <= most and (found := _SEGMENT.search(data, at)) and found[1] != b"\xd9":  # the picture's end
+        count += found[0] == marker
         at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    return scans > MOST_SCANS
+    return count > most
 
 
 def _open(file: IO[bytes], name: str, brand: bytes) -> Image.Image:
     """The picture with its header read and nothing decoded."""
+    _refuse_jpeg_bomb(file, name)
     Image.preinit()
     if not {"WEBP", "AVIF"} <= set(Image.OPEN):
         Image.init()

@@ -22,7 +22,7 @@ class Limits:
     faces: int = 100
     seconds: float = 30.0
     requests: int = 256
-    memory: int = 192 * MIB  # with so many bytes and pixels the server stays under 1 GB: tests/test_web_fuzz.py
+    memory: int = 192 * MIB  # with so many bytes and pixels, two workers stay under 1 GB: tests/test_web_fuzz.py
 
 
 @dataclass(eq=False)  # not frozen: contextlib sets an exception's traceback

@@ -119,6 +119,13 @@ def bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
 
 
+def many_scans(count: int, side: int = 64) -> bytes:
+    """A grey progressive JPEG with `count` scans too many: each a few bytes, and a pass over all its pixels."""
+    whole = encode(Image.new("L", (side, side), 128), "JPEG", progressive=True)
+    end, last = whole.rindex(b"\xff\xd9"), whole.rindex(b"\xff\xda")
+    return whole[:end] + count * whole[last:end] + whole[end:]
+
+
 def _chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 

@@ -18,6 +18,7 @@ from PIL import Image
 import mien
 from mien import images, tables, terminal
 from mien.errors import ImageError, UsageError
+from mutants import many_scans
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -224,6 +225,21 @@ def test_grey_of_more_than_sixteen_bits_is_refused() -> None:
     with pytest.raises(ImageError, match="grey values up to 2139095040 need more than 16 bits; save it with 8 or 16"):
         images.load(encoded(Image.fromarray(wide), "TIFF"))
     assert images.load(encoded(Image.fromarray(wide[:1]), "TIFF"))[0, :, 0].tolist() == [0, 255]
+
+
+def test_a_jpeg_bomb_is_refused_and_what_follows_a_picture_is_none_of_it(tmp_path: Path) -> None:
+    few = many_scans(50)
+    images.load(few)
+    images.load(few + 200 * b"\xff\xda")  # as the film behind a motion photo may hold
+    path = tmp_path / "a.jpg"
+    path.write_bytes(many_scans(200))
+    for source in (path, path.read_bytes()):
+        with pytest.raises(ImageError, match="a JPEG of more than 100 scans takes too long to decode"):
+            images.load(source)
+    exif = few[:2] + 1001 * b"\xff\xe1\x00\x09Exif\0\0a" + few[2:]
+    with pytest.raises(ImageError, match="a JPEG of more than 1000 EXIF and XMP blocks takes"):
+        images.load(exif)
+    assert images.told_size(exif) is None  # and not parsed either
 
 
 def test_the_size_that_a_header_tells() -> None:

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -292,6 +293,38 @@ def test_the_camera(page: Any) -> None:
         find(page, ".face caption").text.startswith("Face 1: ")
         and find(page, "#camera").get_attribute("aria-disabled") is None
     )
+
+
+def test_of_the_camera_the_last_half_hour_is_kept(page: Any) -> None:
+    """Here each frame comes 100 s after the one before."""
+    assert find(page, "#camera-note").text.startswith("Of the camera the last 30 minutes are kept")
+    page.execute_script("let now = 0; performance.now = () => (now += 100_000);")
+    find(page, "#camera").click()
+    until(lambda: any(span[1] > 3000 for span in shown_spans(page)))
+    find(page, "#stop").click()
+    until(lambda: find(page, "#status").text.startswith("Camera stopped: "))
+    assert all(to - start <= 1800 for start, to in shown_spans(page))
+    find(page, "#csv").click()
+    table = list(csv.DictReader(io.StringIO(downloaded(page, "mien-faces.csv").decode())))
+    times = [float(row["time_s"]) for row in table]
+    assert times[0] > 1000 and times[-1] - times[0] <= 1800 and len({row["frame"] for row in table}) == 19
+
+
+def shown_spans(page: Any) -> list[tuple[float, float]]:
+    """From when to when (s) each face was in sight, by the table over time."""
+    rows = page.execute_script("return [...document.querySelectorAll('.tracks tbody tr')].map(row => row.innerText)")
+    return [(float(start), float(to)) for start, to in (re.findall(r"([0-9.]+) s\b", row) for row in rows)]
+
+
+def test_a_camera_that_is_taken_away_is_told(page: Any) -> None:
+    page.execute_script("""
+        const devices = navigator.mediaDevices, asked = devices.getUserMedia.bind(devices);
+        devices.getUserMedia = async (what) => (window.film = await asked(what));""")
+    find(page, "#camera").click()
+    until(lambda: page.find_elements("css selector", ".tracks tbody tr"))
+    page.execute_script("window.film.getTracks().forEach((track) => track.stop())")
+    until(lambda: not find(page, "#stop").is_displayed())
+    assert find(page, "#status").text.startswith("The camera failed: it gives no more pictures; plug it in")
 
 
 def test_what_a_screen_reader_hears(page: Any, portrait: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is read stays here: ONNX Runtime's telemetry is off before it can begin."""
+"""What is read stays here: no connection is opened, and ONNX Runtime's telemetry is off before it can begin."""
 
 import os
 import subprocess
@@ -7,6 +7,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+WATCH = """
+import sys
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"):
+        print("ASKED", event, arguments, file=sys.stderr)
+sys.addaudithook(watch)
+"""
+
+
+def test_reading_opens_no_connection(tiny_model: Path, hopper: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "hopper.npy", hopper)
+    read = "import numpy, mien; print(mien.read(numpy.load(sys.argv[1]), model=sys.argv[2]))\n"
+    ask = "import socket; socket.socket(type=socket.SOCK_DGRAM).connect(('127.0.0.1', 9))\n"
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", WATCH + code, str(tmp_path / "hopper.npy"), str(tiny_model)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        ).stderr
+        for code in (read, ask)
+    ]
+    assert told[0] == "" and told[1].startswith("ASKED socket.connect")  # so it would be told
 
 
 def files_left_by(code: str, home: Path, *arguments: str, **variables: str) -> list[str]:

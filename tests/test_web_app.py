@@ -21,7 +21,7 @@ from mien.web import app as web
 from mien.web.batching import Batcher
 from mien.web.guard import HEADERS
 from mien.web.limits import Gate, Limits
-from mien.web.metrics import Metrics
+from mien.web.metrics import Histogram, Metrics
 from mutants import encode
 from serving import START, in_thread, pictures
 
@@ -190,6 +190,13 @@ def test_metrics_are_well_formed_and_count(reader: Reader, portrait: bytes) -> N
     assert number(answer.text, "mien_requests_under_way") == number(answer.text, "mien_bytes_under_way") == 0
 
 
+def test_a_sum_keeps_its_digits_however_long_the_server_runs() -> None:
+    histogram = Histogram("mien_read_seconds", "", (1.0,))
+    for value in (2_000_000, 0.25, 0.25):
+        histogram.observe(value)
+    assert number("\n".join(histogram.lines()), "mien_read_seconds_sum") == 2_000_000.5
+
+
 def test_openapi_describes_the_rows_without_a_foreign_address(client: httpx.Client) -> None:
     answer = client.get("/openapi.json")
     described = answer.json()
@@ -216,6 +223,7 @@ def test_unknown_paths_and_methods(client: httpx.Client, path: str, method: str,
     answer = client.request(method, path)
     assert answer.status_code == status
     assert answer.json()["error"]["code"] == ("method" if status == 405 else told)
+    assert (f"{method} is not for this path, which takes {told}" if status == 405 else "POST /v1/read") in answer.text
     assert answer.headers.get("Allow") == (told if status == 405 else None)
 
 

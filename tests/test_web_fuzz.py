@@ -16,7 +16,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from mutants import bomb, encode, mutants
+from mien.web.limits import MIB, Limits
+from mutants import bomb, encode, many_scans, mutants
 from serving import START, Served, as_process, peak_memory, pictures
 
 pytestmark = pytest.mark.slow  # servers, workers and their limits take seconds
@@ -104,11 +105,15 @@ def searched_pictures(metrics: str) -> int:
 
 
 def test_bombs(served: Served) -> None:
-    """Few bytes, many pixels: within the limit they are read, two at a time, beyond it they are refused unseen."""
+    """Few bytes, much work: within the limit they are read, two at a time, beyond it they are refused unseen."""
     process = psutil.Process(served.process.pid)
     with httpx.Client(base_url=served.url, timeout=60, trust_env=False) as client:
         refused = client.post("/v1/read", files=pictures(("bomb.png", bomb(20_000))))
         assert refused.status_code == 413 and refused.json()["error"]["code"] == "pixels"
+        before = sum(process.cpu_times()[:2])
+        refused = client.post("/v1/read", files=pictures(("scans.jpg", many_scans(4000, 2000))))
+        assert refused.status_code == 422 and "scans" in refused.json()["error"]["reason"]
+        assert sum(process.cpu_times()[:2]) - before < SLOWEST
         within = [("large.png", bomb(3900))] * 4
         assert all(len(data) < 50_000 for _, data in within)
         before = sum(process.cpu_times()[:2])
@@ -117,6 +122,27 @@ def test_bombs(served: Served) -> None:
         assert sum(process.cpu_times()[:2]) - before < len(within) * SLOWEST  # of computing: the machine may be busy
     peak = peak_memory(process)
     assert peak < LARGEST
+
+
+def test_many_bytes_and_many_pixels_at_once(served: Served) -> None:
+    """Pictures as large as may be, and as are searched side by side, whose bodies fill the memory that bodies may have."""
+    large, small = noise(4000, 3999), noise(2000, 1999)
+    sent = [large] * 3
+    sent += [small] * ((Limits().memory - sum(map(len, sent)) - MIB) // len(small))
+    with (
+        httpx.Client(base_url=served.url, timeout=START, trust_env=False) as client,
+        ThreadPoolExecutor(len(sent)) as pool,
+    ):
+        for _ in range(2):
+            answers = pool.map(lambda data: client.post("/v1/read", files=pictures(("a.png", data))), sent)
+            assert {answer.status_code for answer in answers} <= {200, 503}  # a busy machine is no failure
+    assert peak_memory(psutil.Process(served.process.pid)) < LARGEST
+
+
+def noise(width: int, height: int) -> bytes:
+    """A picture that cannot be compressed."""
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    return encode(Image.fromarray(pixels), "PNG", compress_level=0)
 
 
 @pytest.mark.parametrize("count", [pytest.param(60, id="some"), pytest.param(2000, id="2000", marks=SOAK)])

@@ -79,11 +79,13 @@ def test_over_http(tiny_model: Path) -> None:
     with in_thread(web.create_app(Reader(tiny_model, detector="whole"), door=Door(token=TOKEN))) as client:
         foreign = client.get("/v1/model", headers={"Host": "evil.example"})
         assert foreign.status_code == 403 and foreign.json()["error"]["code"] == "host"
+        assert "names evil.example, not this server" in foreign.text and "--name" in foreign.text
         nameless = client.get("/v1/model")
         assert nameless.status_code == 401 and nameless.headers["WWW-Authenticate"] == "Bearer"
         assert client.get("/v1/model", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
         asked = preflight(client)
         assert asked.status_code == 403 and asked.json()["error"]["code"] == "origin"
+        assert f"a page of http://evil.example asks {client.base_url.netloc.decode()}" in asked.text
         answers = (foreign, nameless, asked, client.get("/"))
         assert not [name for answer in answers for name in answer.headers if name.startswith("access-control")]
         assert not [answer for answer in answers if answer.headers["Cross-Origin-Resource-Policy"] != "same-origin"]
@@ -120,7 +122,7 @@ def test_whitespace_around_the_token_is_no_part_of_it() -> None:
         server.door("127.0.0.1", token="  \n" * 20, names=[])
 
 
-@pytest.mark.parametrize("name", ["pc.example:8000", "http://pc.example", "", "pc example"])
+@pytest.mark.parametrize("name", ["pc.example:8000", "http://pc.example", "", "pc example", "bücher.example"])
 def test_a_name_that_no_host_header_can_match_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="expected a host name alone"):
         server.door("127.0.0.1", token=None, names=[name])

@@ -102,6 +102,15 @@ def test_an_answer_reaches_a_client_that_sends_far_too_much(reader: Reader) -> N
         assert refused(post(client, ("a", bytes(18 * MIB)))) == (413, "body", 10 * MIB)
 
 
+@pytest.mark.parametrize(("kind", "told"), [("image/jpeg", "image/jpeg"), (None, "missing")])
+def test_what_is_no_form_is_told_what_it_is_and_what_to_send(reader: Reader, kind: str | None, told: str) -> None:
+    with serve(reader) as client:
+        answer = client.post("/v1/read", content=BLANK, headers={"Content-Type": kind} if kind else {})
+    assert refused(answer) == (415, "content_type", None)
+    reason = answer.json()["error"]["reason"]
+    assert f"is {told}, expected multipart/form-data" in reason and "curl -F pictures=@FILE" in reason
+
+
 def test_pictures(reader: Reader) -> None:
     with serve(reader, pictures=2) as client:
         assert post(client, *[("a", BLANK)] * 2).status_code == 200

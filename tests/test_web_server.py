@@ -21,7 +21,7 @@ from serving import START, Served, as_process, pictures, start
 pytestmark = pytest.mark.slow  # servers, workers and their limits take seconds
 
 TOKEN = "a-token-of-the-tests"
-WATCH_WRITES = """
+WATCH = """
 import os, sys
 def watch(event, arguments):
     if event == "open":
@@ -30,6 +30,8 @@ def watch(event, arguments):
             print("WROTE", path, mode, flags, file=sys.stderr, flush=True)
     elif event in ("os.mkdir", "tempfile.mkstemp", "os.rename", "shutil.copyfile", "subprocess.Popen"):
         print("WROTE", event, arguments, file=sys.stderr, flush=True)
+    elif event in ("socket.connect", "socket.sendto", "socket.gethostbyname"):
+        print("ASKED", event, arguments, file=sys.stderr, flush=True)
 sys.dont_write_bytecode = True
 sys.addaudithook(watch)
 """
@@ -47,19 +49,23 @@ def body(picture: bytes) -> bytes:
     return name + picture + b"\r\n--x--\r\n"
 
 
-def test_the_watch_sees_a_write(tmp_path: Path, tiny_model: Path) -> None:
-    """The next test means something: a spooled upload, as FastAPI would make it, is seen."""
-    spool = "import tempfile; f = tempfile.SpooledTemporaryFile(10); f.write(bytes(20))\n"
-    with as_process(tiny_model, code=WATCH_WRITES + spool, environment={"TMPDIR": str(tmp_path)}) as served:
-        assert "WROTE" in served.stop()[2]
+def test_the_watch_sees_a_write_and_a_connection(tmp_path: Path, tiny_model: Path) -> None:
+    """The next test means something: a spooled upload, as FastAPI would make it, is seen, and so is a question to another."""
+    spool = "import socket, tempfile; f = tempfile.SpooledTemporaryFile(10); f.write(bytes(20))\n"
+    ask = "socket.socket(type=socket.SOCK_DGRAM).connect(('127.0.0.1', 9))\n"
+    with as_process(tiny_model, code=WATCH + spool + ask, environment={"TMPDIR": str(tmp_path)}) as served:
+        told = served.stop()[2]
+    assert "WROTE" in told and "ASKED" in told
 
 
-def test_nothing_is_written_and_nothing_logged(tmp_path: Path, tiny_model: Path, hopper: np.ndarray) -> None:
+def test_nothing_is_written_nobody_asked_and_nothing_logged(
+    tmp_path: Path, tiny_model: Path, hopper: np.ndarray
+) -> None:
     large = encode(Image.fromarray(hopper).resize((1400, 1640)), "BMP")
     assert len(large) > 6_000_000  # far beyond the megabyte from which FastAPI spools
     damaged = encode(Image.fromarray(hopper), "TIFF")[:-5000]
     files = pictures(("secret-a.bmp", large), ("secret-b.tif", damaged), ("secret-c.jpg", b"nonsense"))
-    with as_process(tiny_model, code=WATCH_WRITES, environment={"TMPDIR": str(tmp_path)}) as served:
+    with as_process(tiny_model, code=WATCH, environment={"TMPDIR": str(tmp_path)}) as served:
         answer = httpx.post(f"{served.url}/v1/read", files=files, timeout=START, trust_env=False)
         assert [row["status"][:5] for row in answer.json()] == ["ok", "error", "error"]
         refused = httpx.post(f"{served.url}/v1/read", files=files[1:], timeout=START, trust_env=False)
@@ -132,6 +138,14 @@ def test_sigterm_waits_no_longer_than_the_time_limit(tiny_model: Path) -> None:
         assert b" 408 " in connection.recv(100)
 
 
+def test_a_picture_that_was_given_up_keeps_nobody_waiting_at_the_end(tiny_model: Path) -> None:
+    slow = "import time\nfrom mien.web.work import Work\nWork._search = lambda self, picture: time.sleep(600)\n"
+    files = pictures(("a.png", encode(Image.new("RGB", (64, 48)), "PNG")))
+    with as_process(tiny_model, "--seconds", "1", code=slow) as served:
+        assert httpx.post(f"{served.url}/v1/read", files=files, timeout=START, trust_env=False).status_code == 503
+        assert served.stop() == (0, "", "")
+
+
 def test_a_head_that_does_not_end_is_given_up(tiny_model: Path) -> None:
     """The first one of a connection, begun or not, and one that follows an answered request."""
     whole = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -181,6 +195,15 @@ def test_a_refusal_is_seen_by_a_client_that_is_still_sending(tiny_model: Path) -
     with as_process(tiny_model, "--max-body", "1", "--seconds", "2") as served, connected(served) as connection:
         connection.sendall(head(served, 1_900_000) + b"--x\r\n")  # slower than the server waits
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_what_is_no_http_is_logged_once(tiny_model: Path) -> None:
+    with as_process(tiny_model) as served:
+        for _ in range(5):
+            with connected(served) as connection:
+                connection.sendall(b"nonsense\r\n\r\n")
+                assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+        assert served.stop() == (0, "", "Invalid HTTP request received.\n")
 
 
 def test_the_log_says_nothing_a_thousand_times() -> None:

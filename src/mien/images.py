@@ -51,6 +51,12 @@ _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a scheme has two letters or more, a Windows drive one
 
+# What a JPEG may have at most of what costs much work for few bytes: a scan is a pass over all pixels (70 kB were 15 s of work;
+# libjpeg writes 10, libtiff reads 100: JPEG_MAX_ALLOWED_SCAN_NUMBER), and Pillow copies all EXIF blocks again for each (14 MB were
+# 37 s; large ones that are whole have some hundreds, each of up to 64 kB).
+_MOST = {b"\xff\xda": (100, "scans"), b"\xff\xe1": (1000, "EXIF and XMP blocks")}
+_SEGMENT = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # a marker with a length, or the end (ITU-T T.81, B.1.1.3)
+
 _STRIP = 256  # rows
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNS = {  # EXIF orientation -> what puts the picture upright (EXIF 2.32, table of tag 274)
@@ -345,7 +351,7 @@ def _seekable(file: IO[Any]) -> IO[bytes]:
     return io.BytesIO(data)
 
 
-def told_size(data: bytes | bytearray) -> tuple[int, int] | None:
+def told_size(data: bytes) -> tuple[int, int] | None:
     """(width, height) as the header of a picture file's bytes tells them, nothing decoded; None where that cannot be read here."""
     file = io.BytesIO(data)
     try:
@@ -375,8 +381,28 @@ def _from_file(file: IO[bytes], name: str, max_pixels: int) -> np.ndarray:
     return _from_pillow(opened, name, max_pixels)
 
 
+def _refuse_jpeg_bomb(file: IO[bytes], name: str) -> None:
+    """Counting bytes is quick, but counts those of what follows the picture, as a film may; then its segments are counted."""
+    is_jpeg = file.read(2) == b"\xff\xd8"
+    file.seek(0)
+    data = file.read() if is_jpeg else b""  # from its start: of bytes no copy is made
+    file.seek(0)
+    for marker, (most, what) in _MOST.items():
+        if data.count(marker) > most and _has_more(data, marker, most):
+            raise ImageError(f"{name}: a JPEG of more than {most} {what} takes too long to decode; save it anew")
+
+
+def _has_more(data: bytes, marker: bytes, most: int) -> bool:
+    at = count = 0
+    while count <= most and (found := _SEGMENT.search(data, at)) and found[1] != b"\xd9":  # the picture's end
+        count += found[0] == marker
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return count > most
+
+
 def _open(file: IO[bytes], name: str, brand: bytes) -> Image.Image:
     """The picture with its header read and nothing decoded."""
+    _refuse_jpeg_bomb(file, name)
     Image.preinit()
     if not {"WEBP", "AVIF"} <= set(Image.OPEN):
         Image.init()

@@ -162,14 +162,18 @@ def _static(content: bytes, media_type: str) -> Any:
 
 
 async def _refuse_unknown(request: Request, error: Exception) -> Response:
-    """404 and 405 in the same form as every other refusal."""
+    """404 and 405, which is all that is raised so, in the same form as every other refusal."""
     assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method"}.get(error.status_code, "http")
-    headers = {**(error.headers or {}), **_allowed(request)} if code == "method" else error.headers or {}
-    raise RefusedError(error.status_code, code, str(error.detail), headers=headers)
+    if error.status_code == 404:
+        raise RefusedError(
+            404, "not_found", "nothing is here; POST /v1/read reads pictures, /openapi.json tells the rest"
+        )
+    allowed = _allowed(request)
+    reason = f"{request.method} is not for this path, which takes {allowed}"
+    raise RefusedError(405, "method", reason, headers={"Allow": allowed})
 
 
-def _allowed(request: Request) -> dict[str, str]:
+def _allowed(request: Request) -> str:
     """The methods of every route of this path: GET and HEAD may be two."""
     routes = [route for route in request.app.routes if getattr(route, "path", None) == request.url.path]
-    return {"Allow": ", ".join(sorted({method for route in routes for method in route.methods}))}
+    return ", ".join(sorted({method for route in routes for method in route.methods}))

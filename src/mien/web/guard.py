@@ -55,10 +55,15 @@ class Door:
         """Raise RefusedError 403 for a foreign Host or Origin, 401 for a missing or wrong token."""
         host = headers.get("host", "")
         if not self._is_ours(host):
-            raise RefusedError(403, "host", "the Host header names another machine; open the address that mien printed")
+            named = f"the Host header names {host}" if host else "there is no Host header"
+            reason = f"{named}, not this server: open the address that mien printed, or start it with --name HOST"
+            raise RefusedError(403, "host", reason)
         origin = headers.get("origin")
         if origin is not None and not _same_site(origin, host):
-            raise RefusedError(403, "origin", "the request comes from another site's page")
+            reason = (
+                f"a page of {origin} asks {host}: another site's, or a proxy between does not pass the Host header on"
+            )
+            raise RefusedError(403, "origin", reason)
         if self.token is not None and path.startswith(GUARDED) and not self._carries_token(headers):
             reason = "send the token that the server was started with: Authorization: Bearer TOKEN"
             raise RefusedError(401, "token", reason, headers={"WWW-Authenticate": "Bearer"})

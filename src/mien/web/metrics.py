@@ -48,7 +48,7 @@ class Histogram:
         yield from _header(self.name, self.help, "histogram")
         for bound, count in zip(self.bounds, self.counts, strict=True):
             yield f'{self.name}_bucket{{le="{"+Inf" if math.isinf(bound) else f"{bound:g}"}"}} {count}'
-        yield f"{self.name}_sum {self.sum:g}"
+        yield f"{self.name}_sum {self.sum}"  # every digit: what was added lately is the difference of two
         yield f"{self.name}_count {self.counts[-1]}"
 
 

@@ -7,6 +7,7 @@ import { Tracker } from "./tracking.js";
 
 const REDRAW = 1; // s between two updates of a timeline
 const SPEAK = 3; // s between two announcements of what the camera shows
+const KEPT = 1800; // s of the camera whose rows are kept: a page may be left open for days
 
 const part = (id) => document.getElementById(id);
 /** Tells the items that come near the screen, or leave it. */
@@ -195,7 +196,7 @@ function takeCamera() {
   busy(async (signal) => {
     await model();
     const item = new Item("Camera");
-    const film = new Film(item);
+    const film = new Film(item, KEPT);
     let spoken = -Infinity;
     say("Waiting for the camera ...");
     try {
@@ -224,32 +225,32 @@ function cameraTrouble(error) {
   return known[error.name] ?? `The camera failed: ${error.message}`;
 }
 
-/** A video or the camera: its frames as they come, its faces numbered. */
+/** A video or the camera: its frames as they come, its faces numbered; the rows of the last `kept` seconds. */
 class Film {
   #tracker = new Tracker();
-  #numbers = new Set();
   #drawn = -Infinity;
   #last = null;
 
-  constructor(item) {
+  constructor(item, kept = Infinity) {
     this.item = item;
+    this.kept = kept;
     this.frames = 0;
   }
 
   get tracks() {
-    return this.#numbers.size;
+    return this.#tracker.count;
   }
 
   /** Send one frame and show it; its rows. */
   async show(canvas, time, signal) {
     const rows = await read(await encoded(canvas), this.item.name, { token: state.token, signal });
     const numbers = this.#tracker.follow(found(rows), time);
-    numbers.forEach((number) => this.#numbers.add(number));
     const frame = { frame: this.frames, time_s: Math.round(time * 1000) / 1000 };
     const timed = rows.map((row) => ({ ...row, ...frame, track: row.face === null ? null : numbers[row.face - 1] }));
     this.frames += 1;
     this.#last = { canvas, rows: timed };
     this.item.rows.push(...timed);
+    this.item.rows.splice(0, this.item.rows.findIndex((row) => row.time_s >= time - this.kept));
     this.item.showPicture(canvas, timed, canvas.width);
     this.item.showFaces(timed);
     await this.#update(time);
@@ -319,10 +320,10 @@ function hasCamera() {
 function explain() {
   part("privacy").textContent =
     `Pictures go to mien at ${location.host} and nowhere else; it forgets them once they are read.`;
-  if (hasCamera()) return;
-  part("camera").disabled = true;
-  part("camera-note").hidden = false;
-  part("camera-note").textContent = "The camera needs this page to be on this machine (localhost) or on HTTPS.";
+  part("camera").disabled = !hasCamera();
+  part("camera-note").textContent = hasCamera()
+    ? `Of the camera the last ${KEPT / 60} minutes are kept, for the charts and the CSV.`
+    : "The camera needs this page to be on this machine (localhost) or on HTTPS.";
 }
 
 function listen() {

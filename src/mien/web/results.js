@@ -72,7 +72,7 @@ export class Item {
   /** Charts and table of the faces over time. labels: the model's classes in order. */
   showTimeline(labels) {
     const tracks = byTrack(this.rows);
-    if (!tracks.length) return;
+    if (!tracks.length && this.timeline.hidden) return;
     if (this.timeline.hidden) this.#openTimeline(labels);
     const long = tracks.filter((track) => track.length >= FEWEST_FRAMES);
     const timed = this.rows.filter((row) => row.time_s !== undefined); // the row of `fail` has no time
@@ -90,6 +90,7 @@ export class Item {
   }
 
   #fitCharts(count) {
+    while (this.charts.children.length > count) this.charts.lastChild.remove();
     while (this.charts.children.length < count) {
       const figure = document.createElement("figure");
       const canvas = document.createElement("canvas");

@@ -4,11 +4,13 @@ import asyncio
 import ipaddress
 import logging
 import math
+import os
 import re
 import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 import h11
 import uvicorn
@@ -21,7 +23,8 @@ from mien.web.guard import Door
 
 BACKLOG = 1024  # connections that wait to be accepted; the limits turn requests away, not the kernel
 SELDOM = 60  # s
-_NO_SOCKET = "socket.accept() out of system resource"
+_NO_SOCKET = "socket.accept() out of system resource"  # asyncio's word for each connection that it cannot accept
+_NO_HTTP = "Invalid HTTP request received."  # uvicorn's for each request that is none
 SHORTEST_TOKEN = 16  # characters; `secrets.token_urlsafe()` gives 43
 
 
@@ -33,9 +36,9 @@ def door(host: str, *, token: str | None, names: list[str]) -> Door:
     """
     token = None if token is None else token.strip()
     for name in names:
-        if not re.fullmatch(r"[\w.-]+", name):
+        if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
             raise UsageError(
-                f"--name {name!r}: expected a host name alone, without scheme or port, as in --name pc.example"
+                f"--name {name!r}: expected a host name alone, ASCII, without scheme or port, as in --name pc.example"
             )
     local = _is_loopback(host)
     advice = "`python -c 'import secrets; print(secrets.token_urlsafe())'` makes one"
@@ -65,8 +68,8 @@ def url(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if listening.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 
-def run(app: ASGIApp, listening: socket.socket, *, seconds: float, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what was taken on, for at most a little over `seconds`, and return.
+def run(app: ASGIApp, listening: socket.socket, *, seconds: float, announce: Callable[[str], None]) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, then finish what was taken on, for at most a little over `seconds`, and end the process.
 
     announce: called with the address once requests are answered.
     """
@@ -91,6 +94,7 @@ def run(app: ASGIApp, listening: socket.socket, *, seconds: float, announce: Cal
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    os._exit(0)  # Python would wait for the threads, and one may be at a picture that was given up long ago
 
 
 class _Server(uvicorn.Server):
@@ -177,6 +181,7 @@ def _keep_quiet() -> None:
     terminal.tame_pillow()
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     logging.getLogger("uvicorn.error").addFilter(_is_no_advice)
+    logging.getLogger("uvicorn.error").addFilter(_Seldom(_NO_HTTP))
     logging.getLogger("asyncio").addFilter(_Seldom(_NO_SOCKET))
 
 
@@ -186,7 +191,7 @@ def _is_no_advice(record: logging.LogRecord) -> bool:
 
 
 class _Seldom(logging.Filter):
-    """Lets what begins so through once in SELDOM: asyncio says it for every connection that it cannot accept."""
+    """Lets what begins so through once in SELDOM."""
 
     def __init__(self, beginning: str) -> None:
         super().__init__()

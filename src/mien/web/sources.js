@@ -234,7 +234,7 @@ async function event(video, name, signal) {
   }
 }
 
-/** The camera's frames, as fast as they are asked for, until `signal`: {canvas, time}. */
+/** The camera's frames, as fast as they are asked for, until `signal`: {canvas, time}. Throws Error when it gives no more. */
 export async function* cameraFrames(signal) {
   const stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: LONGEST_FRAME } }, audio: false });
   const video = document.createElement("video");
@@ -243,6 +243,7 @@ export async function* cameraFrames(signal) {
     await Promise.all([event(video, "loadeddata", signal), video.play()]);
     const start = performance.now();
     while (!signal.aborted) {
+      if (!stream.active) throw new Error("it gives no more pictures; plug it in, or allow it, and start it again.");
       yield { canvas: grab(video), time: (performance.now() - start) / 1000 };
       await new Promise(requestAnimationFrame);
     }

@@ -9,6 +9,11 @@ export class Tracker {
   #last = 0;
   #frame = -Infinity; // s, the time of the frame before
 
+  /** How many faces there have been. */
+  get count() {
+    return this.#last;
+  }
+
   /** Number the boxes ({x, y, width, height} px) of the frame at `time` (s); the numbers come in the boxes' order. */
   follow(boxes, time) {
     this.#tracks = this.#tracks.filter((track) => this.#frame - track.time <= LONGEST_LOSS); // slow answers lose nobody

@@ -3,6 +3,7 @@
 FastAPI's own UploadFile puts what is larger than a megabyte into a temporary file; here nothing ever reaches a disk.
 """
 
+import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -14,14 +15,15 @@ from starlette.requests import Request
 from mien.web.limits import Limits, RefusedError, Ticket, too_large
 
 LONGEST_NAME = 255  # characters of a file's name that are kept
+EXAMPLE = "send each picture as a file, as `curl -F pictures=@FILE` does"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One uploaded file as sent: name for the client's own orientation, data still encoded."""
+    """One uploaded file as sent: name for the client's own orientation, data still encoded, of which no decoder makes a copy."""
 
     name: str
-    data: bytearray
+    data: bytes
 
 
 async def receive(request: Request, *, limits: Limits, ticket: Ticket) -> list[Picture]:
@@ -58,8 +60,8 @@ async def parse(stream: AsyncIterator[bytes], boundary: bytes, *, limits: Limits
 def _boundary(request: Request) -> bytes:
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data":
-        reason = "the content type must be multipart/form-data: one file for each picture"
-        raise RefusedError(415, "content_type", reason)
+        found = kind.decode("latin-1")[:LONGEST_NAME] or "missing"
+        raise RefusedError(415, "content_type", f"the content type is {found}, expected multipart/form-data: {EXAMPLE}")
     boundary = options.get(b"boundary", b"")
     if not 1 <= len(boundary) <= 70:  # RFC 2046, 5.1.1
         raise _malformed("its content type names no boundary of 1 to 70 characters")
@@ -80,6 +82,8 @@ class _Form:
     _disposition: bytearray = field(default_factory=bytearray)
     _name: bytearray = field(default_factory=bytearray)
     _value: bytearray = field(default_factory=bytearray)
+    _file: str = ""
+    _data: io.BytesIO = field(default_factory=io.BytesIO)
 
     def callbacks(self) -> "python_multipart.multipart.MultipartCallbacks":
         return {
@@ -88,7 +92,8 @@ class _Form:
             "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
             "on_header_end": self._header,
             "on_headers_finished": self._open,
-            "on_part_data": lambda data, start, end: self.pictures[-1].data.extend(data[start:end]),
+            "on_part_data": self._fill,
+            "on_part_end": self._close,
             "on_end": self._end,
         }
 
@@ -103,12 +108,19 @@ class _Form:
     def _open(self) -> None:
         _, options = parse_options_header(bytes(self._disposition))
         if b"filename" not in options:
-            raise _malformed("a part of it is no file; send pictures only, each with a file name")
+            raise _malformed(f"a part of it is no file, as it has no filename=; {EXAMPLE}")
         if len(self.pictures) == self.limits.pictures:
             reason = f"more than {self.limits.pictures} pictures in one request; send them in several"
             raise RefusedError(413, "pictures", reason, self.limits.pictures)
-        name = options[b"filename"].decode("utf-8", "replace")[:LONGEST_NAME]
-        self.pictures.append(Picture(name or f"picture {len(self.pictures) + 1}", bytearray()))
+        self._file = options[b"filename"].decode("utf-8", "replace")[:LONGEST_NAME]
+
+    def _fill(self, data: bytes, start: int, end: int) -> None:
+        self._data.write(memoryview(data)[start:end])
+
+    def _close(self) -> None:
+        name = self._file or f"picture {len(self.pictures) + 1}"
+        self.pictures.append(Picture(name, self._data.getvalue()))  # the buffer itself
+        self._data = io.BytesIO()
 
     def _end(self) -> None:
         self.ended = True

@@ -145,7 +145,7 @@ def _rows(picture: Picture, result: Reading | RefusedError) -> list[tables.Row]:
     return [tables.failure(picture.name, str(result))] if isinstance(result, RefusedError) else tables.rows(result)
 
 
-def _promises_many_pixels(data: bytearray) -> bool:
+def _promises_many_pixels(data: bytes) -> bool:
     """Whether its header says so, or cannot be read here."""
     size = images.told_size(data)
     return size is None or size[0] * size[1] > LARGE  # HEIC, or damaged: `images.load` finds out

@@ -12,13 +12,16 @@ class Uphill:
     def __init__(self, network: nn.Module, rho: float) -> None:
         self.network, self.rho = network, rho
         self._moved: list[tuple[nn.Parameter, Tensor]] = []  # and where each came from
-        self._momenta: list[tuple[_BatchNorm, float | None]] = []
+        self._still: list[_BatchNorm] = []  # whose running statistics wait for `back`
 
     def climb(self, loss: Tensor) -> None:
         """To w + rho g / |g| with g the gradient of `loss` by all trained weights w (equation 2 with p = 2); where g is 0 nothing
         moves. Until `back`, BatchNorm's running statistics stay as they are. The graph of `loss` is spent."""
         weights = [p for p in self.network.parameters() if p.requires_grad]
-        found = torch.autograd.grad(loss, weights, allow_unused=True)
+        with torch.autocast(
+            loss.device.type, enabled=False
+        ):  # else products that the loss took in float32 are bfloat16 here
+            found = torch.autograd.grad(loss, weights, allow_unused=True)
         pairs = [(weight, gradient) for weight, gradient in zip(weights, found, strict=True) if gradient is not None]
         norm = torch.stack([gradient.norm() for _, gradient in pairs]).norm()
         scale = self.rho / norm.clamp_min(torch.finfo(norm.dtype).tiny)
@@ -27,16 +30,15 @@ class Uphill:
             for weight, gradient in pairs:
                 weight.add_(gradient * scale)
         torch.clear_autocast_cache()  # which holds the weights as they were
-        norms = [m for m in self.network.modules() if isinstance(m, _BatchNorm)]
-        self._momenta = [(m, m.momentum) for m in norms]
-        for m in norms:
-            m.momentum = 0.0
+        self._still = [m for m in self.network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        for m in self._still:
+            m.track_running_stats = False
 
     @torch.no_grad()
     def back(self) -> None:
         """To where the weights were, bit for bit."""
         for weight, before in self._moved:
             weight.copy_(before)
-        for m, momentum in self._momenta:
-            m.momentum = momentum
-        self._moved, self._momenta = [], []
+        for m in self._still:
+            m.track_running_stats = True
+        self._moved, self._still = [], []

@@ -1,13 +1,13 @@
 """`mien data`: which datasets there are, whether a copy is what its owner ships, and how to prepare it."""
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from mien.job_cli import progress_bar
 
 if TYPE_CHECKING:
     from mien.lab.datasets import FaceDataset
@@ -48,7 +48,7 @@ def check(
     if out is not None:
         with needs_eval("figures"):
             import_module(FIGURES)
-    with _progress("reading") as progress:
+    with progress_bar("pictures") as progress:
         report = run(name, root, progress=progress)
     print(summary(report))
     if out is not None:
@@ -77,7 +77,7 @@ def pack(
 
     options = {"label_rule": label_rule, "protocol": protocol, "fold": fold, "allow_partial": allow_partial}
     splits = _present(name, root, split, options)
-    with _progress("packing") as progress:
+    with progress_bar("pictures") as progress:
         write(splits, out, encoding=Encoding(size, jpeg), protocol=protocol, fold=fold, progress=progress)
     print(f"{out}: " + ", ".join(f"{data.split} {len(data):,}" for data in splits))
 
@@ -100,7 +100,7 @@ def align(
 
     options = {"label_rule": label_rule, "protocol": protocol, "fold": None, "allow_partial": allow_partial}
     splits = _present(name, root, split, options)
-    with _progress("aligning") as progress:
+    with progress_bar("pictures") as progress:
         counts = run(splits, out, root=root, side=size, margin=margin, workers=workers, progress=progress)
     print(f"{out}: " + ", ".join(f"{status} {count:,}" for status, count in sorted(counts.items())))
 
@@ -122,15 +122,3 @@ def _present(
     if absent and (wanted or not found):
         raise absent[0]
     return found
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error when somebody watches, nothing otherwise."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=sys.stderr is None or not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)

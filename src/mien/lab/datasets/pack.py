@@ -43,7 +43,6 @@ def pack(
     encoding: Encoding | None = None,
     protocol: str | None = None,
     fold: int | None = None,
-    rows_per_shard: int = ROWS,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write the splits (of one dataset) into the folder `out`. protocol, fold: what they were loaded with, to be told
@@ -55,7 +54,7 @@ def pack(
     encoding = encoding or Encoding()
     _check(splits, out, encoding)
     with writing.held(writing.folder(out)), writing.named(out):
-        _pack(splits, out, encoding, protocol=protocol, fold=fold, rows_per_shard=rows_per_shard, progress=progress)
+        _pack(splits, out, encoding, protocol=protocol, fold=fold, progress=progress)
 
 
 def _pack(
@@ -65,12 +64,11 @@ def _pack(
     *,
     protocol: str | None,
     fold: int | None,
-    rows_per_shard: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     total, done = sum(map(len, splits)), 0
     for data in splits:
-        with _Writer(out, data.split, len(data), rows_per_shard) as writer:
+        with _Writer(out, data.split, len(data)) as writer:
             for row in range(len(data)):
                 suffix, picture = encoded(data, row, encoding)
                 writer.add(suffix, picture, int(data.labels[row]), _described(data, row))
@@ -105,14 +103,14 @@ def encoded(data: FaceDataset, row: int, encoding: Encoding) -> tuple[str, bytes
 class _Writer(AbstractContextManager["_Writer"]):
     """The shards and the index of one split."""
 
-    def __init__(self, out: Path, split: str, rows: int, rows_per_shard: int) -> None:
-        self._out, self._split, self._per_shard = out, split, rows_per_shard
+    def __init__(self, out: Path, split: str, rows: int) -> None:
+        self._out, self._split = out, split
         self._index = np.zeros(rows, INDEX)
         self._row = 0
         self._tar: tarfile.TarFile | None = None
 
     def add(self, suffix: str, picture: bytes, label: int, described: bytes) -> None:
-        shard, position = divmod(self._row, self._per_shard)
+        shard, position = divmod(self._row, ROWS)
         if position == 0:
             self._close()
             path = self._out / shard_name(self._split, shard)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -11,11 +12,11 @@ import pytest
 import small_fer
 
 from mien import cli
-from mien.card import METADATA_KEY
+from mien.card import METADATA_KEY, InputSpec
 from mien.classifier import Classifier
 from mien.errors import DataError, ModelError, UsageError
 from mien.lab import datasets
-from mien.lab.evaluation.evaluate import aligned_to, evaluate, windows
+from mien.lab.evaluation.evaluate import _corner_shifts, aligned_to, evaluate, windows
 from mien.lab.evaluation.judge import judge
 from mien.lab.evaluation.scores import Scores
 from mien.lab.training import export as exporting
@@ -178,13 +179,27 @@ def test_columns_are_matched_by_name() -> None:
 
 def test_views() -> None:
     batch = np.arange(2 * 36, dtype=np.float32).reshape(2, 1, 6, 6)
-    assert [len(list(windows(batch, name, 1))) for name in ("single", "flip", "tencrop")] == [1, 2, 10]
-    views = list(windows(batch, "tencrop", 1))
+    assert [len(list(windows(batch, name, (1, 1)))) for name in ("single", "flip", "tencrop")] == [1, 2, 10]
+    views = list(windows(batch, "tencrop", (1, 1)))
     assert np.array_equal(views[1], batch[..., ::-1])
     corner = views[2][..., 1:5, 1:5]  # what a network that looks at the middle 4 px sees of the first corner
     assert np.array_equal(corner, batch[..., 0:4, 0:4])
     constant = np.full((1, 1, 6, 6), 3, np.float32)  # methods.md 6.4, item 11
-    assert all(np.array_equal(view, constant) for view in windows(constant, "tencrop", 2))
+    assert all(np.array_equal(view, constant) for view in windows(constant, "tencrop", (2, 2)))
+
+
+@pytest.mark.parametrize("side", [36, 37])
+def test_the_corners_of_an_odd_rest_are_the_pictures(side: int) -> None:
+    spec = InputSpec(side, side, "grey", (0.0,), (1.0,))
+    card = SimpleNamespace(input=spec, window=32)
+    batch = np.arange(side * side, dtype=np.float32).reshape(1, 1, side, side)
+    margin = (side - 32) // 2
+    seen = [
+        view[..., margin : margin + 32, margin : margin + 32]
+        for view in windows(batch, "tencrop", _corner_shifts(card))  # type: ignore[arg-type]
+    ]
+    for corner, (down, right) in zip(seen[2::2], ((0, 0), (0, -32), (-32, 0), (-32, -32)), strict=True):
+        assert np.array_equal(corner, batch[..., down:, right:][..., :32, :32])
 
 
 def test_views_average_probabilities_or_logits(world: dict[str, Path]) -> None:
@@ -194,7 +209,9 @@ def test_views_average_probabilities_or_logits(world: dict[str, Path]) -> None:
         for views, average in (("single", "probabilities"), ("tencrop", "probabilities"), ("tencrop", "logits"))
     )
     batch = classifier.card.input.prepare([data.read(0)])
-    views = [classifier.run(np.ascontiguousarray(v)).probabilities["fer2013"][0] for v in windows(batch, "tencrop", 2)]
+    views = [
+        classifier.run(np.ascontiguousarray(v)).probabilities["fer2013"][0] for v in windows(batch, "tencrop", (2, 2))
+    ]
     assert ten.probabilities[0] == pytest.approx(np.mean(views, axis=0), abs=1e-5)
     geometric = np.exp(np.mean(np.log(views), axis=0))
     assert logits.probabilities[0] == pytest.approx(geometric / geometric.sum(), abs=1e-5)

@@ -211,6 +211,16 @@ def test_a_damaged_file_is_named(file: str, kept: bytes | int | str, told: str, 
         shards.load(out, split="train")
 
 
+def test_a_label_of_no_class_is_told(faces: FaceDataset, tmp_path: Path) -> None:
+    pack([faces], tmp_path / "pack")
+    index = np.load(tmp_path / "pack/train.index.npy")
+    for label in (-1, 7):
+        index["label"][3] = label
+        np.save(tmp_path / "pack/train.index.npy", index)
+        with pytest.raises(DataError, match="labels that are none of its 7 classes; pack the dataset again"):
+            datasets.load("rafdb", tmp_path / "pack", split="train")
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc")
 def test_a_pack_that_is_dropped_leaves_no_file_open(ten_a_shard: None, faces: FaceDataset, tmp_path: Path) -> None:
     pack([faces], tmp_path / "pack")

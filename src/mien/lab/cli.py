@@ -1,6 +1,7 @@
 """The lab's commands. They print; what they print is computed elsewhere. Importing this module imports no torch."""
 
 import json as jsonlib
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,6 +99,8 @@ def train(
     with needs_torch():
         from mien.lab.training import trainer
         from mien.lab.training.parts import Part
+
+        import_module("tensorboard")  # which Lightning would miss later
         from mien.lab.training.recipes import Choice
     choice = Choice(method, preset, network, loss, tuple(settings or ()), variant)
     left_out = None if leave_out is None else Part.parse(leave_out)
@@ -151,6 +154,8 @@ def export(
     with needs_torch():
         from mien.lab.training import export as exporting
         from mien.lab.training.forms import Form
+
+        import_module("onnxscript")  # which torch's exporter would miss later
     if flip and split:
         raise UsageError(
             "--flip and --split: a file has one of them; --flip shows each network both views, --split one"

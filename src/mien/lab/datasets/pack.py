@@ -141,7 +141,7 @@ class _Writer(AbstractContextManager["_Writer"]):
     ) -> None:
         self._close()
         if error is None:
-            np.save(self._out / f"{self._split}.index.npy", self._index)
+            writing.array(self._out / f"{self._split}.index.npy", self._index)
 
 
 def _check(splits: Sequence[FaceDataset], out: Path, encoding: Encoding) -> None:
@@ -190,7 +190,7 @@ def _beside(data: FaceDataset, out: Path) -> None:
     for left in ("votes.npy", "groups.json"):  # by a pack that was not finished
         (out / f"{data.split}.{left}").unlink(missing_ok=True)
     if data.votes is not None:
-        np.save(out / f"{data.split}.votes.npy", data.votes)
+        writing.array(out / f"{data.split}.votes.npy", data.votes)
     if data.groups:
         groups = {name: list(values) for name, values in data.groups.items()}
         (out / f"{data.split}.groups.json").write_text(json.dumps(groups, ensure_ascii=False), "utf-8")

@@ -135,6 +135,8 @@ def load(
             f"{root}: {split} has {len(index):,} index rows, {len(ids):,} ids and "
             f"{about['rows']:,} packed rows; pack it again"
         )
+    if not np.isin(index["label"], np.arange(len(about["classes"]))).all():
+        raise DataError(f"{root}: {split} has labels that are none of its {len(about['classes'])} classes; {_REMEDY}")
     return FaceDataset(
         name=manifest["name"],
         split=split,

@@ -285,7 +285,7 @@ def _views_of(models: Sequence[Model], data: FaceDataset, head: str, form: Form)
     looks = form.looks(len(models))
     for part in _parts(len(data)):
         batch = models[0].card.input.prepare([data.read(i) for i in part])
-        pictures = [np.ascontiguousarray(view) for view in windows(batch, "flip", 0)]
+        pictures = [np.ascontiguousarray(view) for view in windows(batch, "flip", (0, 0))]
         blocks.append(
             [model.run(pictures[m]).probabilities[head] for model, own in zip(models, looks, strict=True) for m in own]
         )

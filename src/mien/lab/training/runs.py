@@ -137,7 +137,7 @@ def keep_crops(folder: Path, data: FaceDataset, spec: InputSpec, count: int = 32
     """Keep the pixels of a few real faces beside the run, for export's agreement check.
     docs/responsible-use.md tells of them."""
     chosen = np.linspace(0, len(data) - 1, min(count, len(data))).astype(int)
-    np.save(folder / CROPS, spec.pixels([data.read(int(i)) for i in chosen]))
+    writing.array(folder / CROPS, spec.pixels([data.read(int(i)) for i in chosen]))
 
 
 def kept_crops(folder: Path) -> np.ndarray:

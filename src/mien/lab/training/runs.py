@@ -112,7 +112,12 @@ def load_network(folder: Path, checkpoint: str = "best.ckpt") -> tuple[Network, 
     advice = "copy it again from where the run was trained, or train the run again with another -o"
     state = read_checkpoint(path, advice=advice)["state_dict"]
     prefix = prefix_of(recipe)
-    network.load_state_dict({key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)})
+    try:
+        network.load_state_dict({key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)})
+    except RuntimeError:
+        raise DataError(
+            f"{path}: not the weights of the network that {folder / 'run.json'} tells of; {advice}"
+        ) from None
     return network.eval(), method, recipe, facts
 
 

@@ -20,7 +20,7 @@ from mien import writing
 from mien.errors import DataError, UsageError
 from mien.lab.datasets.dataset import FaceDataset, fingerprint
 from mien.lab.datasets.face_files import FaceFiles
-from mien.lab.datasets.shards import INDEX, MANIFEST, VERSION, is_packed, shard_name
+from mien.lab.datasets.shards import INDEX, MANIFEST, VERSION, shard_name
 
 ROWS = 10_000  # per shard: about 50 MB of 112 px JPEGs
 _COPIED = frozenset((".jpg", ".jpeg", ".png"))  # written as they are when nothing is done to them
@@ -48,7 +48,7 @@ def pack(
     """Write the splits (of one dataset) into the folder `out`. protocol, fold: what they were loaded with, to be told
     later.
 
-    Raises UsageError when `out` holds a pack already or the encoding cannot be meant, and the dataset's own error for a
+    Raises UsageError when `out` holds something or the encoding cannot be meant, and the dataset's own error for a
     picture that cannot be read (`mien data check` lists them all).
     """
     encoding = encoding or Encoding()
@@ -145,8 +145,10 @@ class _Writer(AbstractContextManager["_Writer"]):
 
 
 def _check(splits: Sequence[FaceDataset], out: Path, encoding: Encoding) -> None:
-    if is_packed(out):
-        raise UsageError(f"{out} holds a pack already: packing never overwrites; name a new folder")
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(
+            f"{out} is not empty: packing never overwrites; name a new folder, or remove what a stopped packing left"
+        )
     if not splits or len({data.name for data in splits}) != 1:
         raise UsageError(
             f"{len(splits)} splits of {sorted({data.name for data in splits})}: expected those of one dataset"
@@ -187,8 +189,6 @@ def _beside(data: FaceDataset, out: Path) -> None:
     """Ids, votes and groups, each in a file of its own so that reading a pack never walks the shards."""
     with (out / f"{data.split}.ids.txt").open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{name}\n" for name in data.ids)
-    for left in ("votes.npy", "groups.json"):  # by a pack that was not finished
-        (out / f"{data.split}.{left}").unlink(missing_ok=True)
     if data.votes is not None:
         writing.array(out / f"{data.split}.votes.npy", data.votes)
     if data.groups:

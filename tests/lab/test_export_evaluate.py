@@ -110,6 +110,22 @@ def test_a_file_that_disagrees_is_refused_and_removed(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_that_learnt_next_to_nothing_can_be_exported(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its temperature has no best value; int8 needs the rows nevertheless."""
+    monkeypatch.setenv("MIEN_CACHE", str(world["cache"]))
+    monkeypatch.setattr(exporting, "_views_of", lambda models, data, head, form: [np.full((len(data), 8), 1 / 8)])
+    command = ["export", str(world["run"]), "--root", str(world["root"]), "-o", str(tmp_path / "model.onnx")]
+    for words, status in (((), 1), (("--uncalibrated", "--weights", "int8"), 0)):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*command, *words])
+        told = capsys.readouterr()
+        assert (ended.value.code or 0) == status, told.err
+        assert status == 0 or "or leave it at 1 by --uncalibrated" in " ".join(told.err.split())
+    assert {head.temperature for head in Classifier(tmp_path / "model.onnx").card.heads.values()} == {1.0}
+
+
 def test_a_dataset_without_label_rules_is_read_again_for_its_temperature(
     world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,6 +145,9 @@ def export(
     weights: Annotated[
         str, typer.Option(metavar="TYPE", help="float32; float16, half the file; int8, a quarter (needs --root).")
     ] = "float32",
+    uncalibrated: Annotated[
+        bool, typer.Option("--uncalibrated", help="Leave all temperatures at 1, also with --root.")
+    ] = False,
     licence: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Of the file, in its card; default: that none is stated.")
     ] = None,
@@ -166,7 +169,8 @@ def export(
     rows = None if root is None else exporting.validation_rows(chosen[0], root)
     faces = exporting.training_rows(chosen[0], root) if root is not None and weights == "int8" else None
     told = exporting.LICENCE if licence is None else licence
-    path = exporting.export(chosen, out, rows=rows, form=form, faces=faces, licence=told)
+    given = {} if uncalibrated else None
+    path = exporting.export(chosen, out, rows=rows, form=form, faces=faces, temperatures=given, licence=told)
     typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     for line in exporting.described(path):
         typer.echo(line)

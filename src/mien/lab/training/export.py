@@ -172,7 +172,10 @@ def export(
     if out.suffix != ".onnx":
         raise UsageError(f"-o {out}: expected a file name that ends in .onnx")
     if temperatures is None and rows:
-        temperatures = fitted_temperatures([TrainedRun(folder) for folder in chosen], rows, form)
+        try:
+            temperatures = fitted_temperatures([TrainedRun(folder) for folder in chosen], rows, form)
+        except DataError as error:
+            raise DataError(f"{error}; or leave it at 1 by --uncalibrated") from None
     trained = TrainedRun(*chosen, temperatures=temperatures, form=form)
     trained.card = replace(trained.card, licence=licence)
     spec = trained.card.input

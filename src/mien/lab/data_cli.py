@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien.job_cli import progress_bar
+from mien.lab.cli import Fold, Partial, Protocol, Rule
 
 if TYPE_CHECKING:
     from mien.lab.datasets import FaceDataset
@@ -18,9 +19,6 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A dataset; `mien data
 Root = Annotated[Path | None, typer.Option("--root", help="Where the dataset lies, as its owner ships it.")]
 
 Splits = Annotated[list[str] | None, typer.Option("--split", help="Which splits; default: all that are there.")]
-Rule = Annotated[str | None, typer.Option("--label-rule")]
-Protocol = Annotated[str | None, typer.Option("--protocol")]
-Partial = Annotated[bool, typer.Option("--allow-partial", help="Take what is there.")]
 
 
 @app.command("list")
@@ -66,7 +64,7 @@ def pack(
     split: Splits = None,
     label_rule: Rule = None,
     protocol: Protocol = None,
-    fold: Annotated[int | None, typer.Option("--fold")] = None,
+    fold: Fold = None,
     size: Annotated[int | None, typer.Option("--size", help="Resize both edges to this many px.")] = None,
     jpeg: Annotated[int | None, typer.Option("--jpeg", help="JPEG quality 1-95; default: lossless PNG.")] = None,
     allow_partial: Partial = False,

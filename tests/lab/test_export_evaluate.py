@@ -1,6 +1,7 @@
 """From a trained run to an ONNX file and to Scores: agreement, cards, heads, views, and evaluation without torch."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,27 @@ def test_a_run_that_learnt_next_to_nothing_can_be_exported(
         assert (ended.value.code or 0) == status, told.err
         assert status == 0 or "or leave it at 1 by --uncalibrated" in " ".join(told.err.split())
     assert {head.temperature for head in Classifier(tmp_path / "model.onnx").card.heads.values()} == {1.0}
+
+
+def test_int8_of_a_run_on_drawn_faces_needs_no_root(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["export", str(world["run"]), "-o", str(tmp_path / "model.onnx"), "--weights", "int8"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(command)
+    assert ended.value.code == 1 and "pass --root" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr(exporting, "source_of", lambda folder, root: (Source("synthetic", root), None))
+    drawn = datasets.load("synthetic", None, split="valid")[:40]
+    monkeypatch.setattr(exporting, "load_data", lambda source, recipe: (drawn, {}))
+    (tmp_path / "run").mkdir()
+    for file in world["run"].glob("*.*"):
+        shutil.copy(file, tmp_path / "run")
+    facts = json.loads((tmp_path / "run/run.json").read_text())
+    facts["data"]["fingerprint"] = drawn.fingerprint
+    (tmp_path / "run/run.json").write_text(json.dumps(facts))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["export", str(tmp_path / "run"), *command[2:]])
+    assert not ended.value.code
 
 
 def test_a_dataset_without_label_rules_is_read_again_for_its_temperature(

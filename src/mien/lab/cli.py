@@ -167,9 +167,9 @@ def export(
         raise UsageError(f"--average {average}: one network with one view has no mean; leave it out, or add --flip")
     form = Form("flip" if flip else "split" if split else "single", average, weights)
     rows = None if root is None else exporting.validation_rows(chosen[0], root)
-    faces = exporting.training_rows(chosen[0], root) if root is not None and weights == "int8" else None
+    faces = exporting.training_rows(chosen[0], root) if weights == "int8" else None
     told = exporting.LICENCE if licence is None else licence
-    given = {} if uncalibrated else None
+    given: dict[str, float] | None = {} if uncalibrated else None
     path = exporting.export(chosen, out, rows=rows, form=form, faces=faces, temperatures=given, licence=told)
     typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     for line in exporting.described(path):

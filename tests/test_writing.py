@@ -101,6 +101,15 @@ def test_a_jobs_table_that_does_not_fit_is_named(tmp_path: Path) -> None:
     sink.close()
 
 
+def test_an_array_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    with files_of_at_most(1000), pytest.raises(OSError) as raised:
+        writing.array(tmp_path / "crops.npy", np.zeros(1000))
+    assert (raised.value.errno, raised.value.filename) == (errno.EFBIG, str(tmp_path / "crops.npy"))
+    assert not names(tmp_path)
+    writing.array(tmp_path / "crops.npy", np.arange(3))
+    assert np.load(tmp_path / "crops.npy").tolist() == [0, 1, 2]
+
+
 def test_a_folder_in_a_files_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(IsADirectoryError) as raised:

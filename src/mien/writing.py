@@ -1,11 +1,14 @@
 """Files that are whole or not there, whatever ends the writing, and errors of a full disk that name the file."""
 
 import contextlib
+import io
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+import numpy as np
 
 from mien.errors import UsageError
 
@@ -84,3 +87,11 @@ def text(path: Path, content: str) -> None:
     """Write a whole file of UTF-8."""
     with whole(path) as partial:
         partial.write_text(content, encoding="utf-8")
+
+
+def array(path: Path, values: np.ndarray) -> None:
+    """Write a whole .npy. Not by numpy itself, whose error of a full disk has no number and names no file."""
+    held = io.BytesIO()
+    np.save(held, values, allow_pickle=False)
+    with whole(path) as partial:
+        partial.write_bytes(held.getbuffer())

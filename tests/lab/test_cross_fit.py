@@ -17,7 +17,7 @@ from mien.card import InputSpec
 from mien.classifier import bundled_model
 from mien.errors import DataError, UsageError
 from mien.expressions import BASIC, EXPRESSIONS
-from mien.lab import datasets
+from mien.lab import datasets, ranks
 from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.datasets import FaceDataset
 from mien.lab.training import runs
@@ -174,6 +174,8 @@ def test_the_commands_teach_by_out_of_fold_answers(
     assert runs.read(tmp_path / "student")["teacher"]["file"] == "answers.npz"
     columns = (tmp_path / "student" / "metrics.csv").read_text().splitlines()[0].split(",")
     assert "train_teacher" in columns
+    status, told = ran([*student[:-1], str(tmp_path / "x"), "--set", "loss.teacher_flip=True"])
+    assert status == 2 and "are the mean over both views as they are; leave it out" in " ".join(told.split())
     status, told = ran(["cross-fit", str(world["1"]), "--root", root, "-o", str(tmp_path / "answers.txt")])
     assert status == 2 and "expected a file name that ends in .npz" in told
     status, told = ran([*student[:-4], "-o", str(tmp_path / "x"), "--teacher", str(tmp_path / "none.npz")])
@@ -222,6 +224,34 @@ def test_of_several_that_left_a_row_out_each_answers_in_turn() -> None:
     told = several(Batch(torch.zeros(9, 1, 1, 1), ids, None, ids)).logits[:, 0]
     assert told.tolist() == [0, 2, 1, 2, 1, 2, 0, 1, 0]  # place modulo how many may
     assert asked == [(0, [0, 3, 0]), (1, [1, 2, 1]), (2, [0, 2, 3])]
+
+
+def test_several_processes_count_their_pictures_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which teacher a picture meets is what one process would choose."""
+
+    class Number(torch.nn.Module):
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
+
+        def forward(self, batch: Batch) -> NetworkOutput:
+            told = torch.full((len(batch.ids), 2), float(self.number))
+            return NetworkOutput(told, told)
+
+    def turns(rows: slice) -> list[float]:
+        ids = torch.arange(8)[rows]
+        return (
+            Several([Number(n) for n in range(3)])(Batch(torch.zeros(len(ids), 1, 1, 1), ids, None, ids))
+            .logits[:, 0]
+            .tolist()
+        )
+
+    whole = turns(slice(8))
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr(ranks, "own", lambda rank=rank: rank)
+        parts += turns(slice(4 * rank, 4 * rank + 4))
+    assert parts == whole
 
 
 def test_a_student_is_taught_out_of_fold(world: dict[str, Path], tmp_path: Path) -> None:

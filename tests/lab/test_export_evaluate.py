@@ -1,9 +1,11 @@
 """From a trained run to an ONNX file and to Scores: agreement, cards, heads, views, and evaluation without torch."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -11,11 +13,11 @@ import pytest
 import small_fer
 
 from mien import cli
-from mien.card import METADATA_KEY
+from mien.card import METADATA_KEY, InputSpec
 from mien.classifier import Classifier
 from mien.errors import DataError, ModelError, UsageError
 from mien.lab import datasets
-from mien.lab.evaluation.evaluate import aligned_to, evaluate, windows
+from mien.lab.evaluation.evaluate import _corner_shifts, aligned_to, evaluate, windows
 from mien.lab.evaluation.judge import judge
 from mien.lab.evaluation.scores import Scores
 from mien.lab.training import export as exporting
@@ -109,6 +111,43 @@ def test_a_file_that_disagrees_is_refused_and_removed(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_that_learnt_next_to_nothing_can_be_exported(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its temperature has no best value; int8 needs the rows nevertheless."""
+    monkeypatch.setenv("MIEN_CACHE", str(world["cache"]))
+    monkeypatch.setattr(exporting, "_views_of", lambda models, data, head, form: [np.full((len(data), 8), 1 / 8)])
+    command = ["export", str(world["run"]), "--root", str(world["root"]), "-o", str(tmp_path / "model.onnx")]
+    for words, status in (((), 1), (("--uncalibrated", "--weights", "int8"), 0)):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*command, *words])
+        told = capsys.readouterr()
+        assert (ended.value.code or 0) == status, told.err
+        assert status == 0 or "or leave it at 1 by --uncalibrated" in " ".join(told.err.split())
+    assert {head.temperature for head in Classifier(tmp_path / "model.onnx").card.heads.values()} == {1.0}
+
+
+def test_int8_of_a_run_on_drawn_faces_needs_no_root(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["export", str(world["run"]), "-o", str(tmp_path / "model.onnx"), "--weights", "int8"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(command)
+    assert ended.value.code == 1 and "pass --root" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr(exporting, "source_of", lambda folder, root: (Source("synthetic", root), None))
+    drawn = datasets.load("synthetic", None, split="valid")[:40]
+    monkeypatch.setattr(exporting, "load_data", lambda source, recipe: (drawn, {}))
+    (tmp_path / "run").mkdir()
+    for file in world["run"].glob("*.*"):
+        shutil.copy(file, tmp_path / "run")
+    facts = json.loads((tmp_path / "run/run.json").read_text())
+    facts["data"]["fingerprint"] = drawn.fingerprint
+    (tmp_path / "run/run.json").write_text(json.dumps(facts))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["export", str(tmp_path / "run"), *command[2:]])
+    assert not ended.value.code
+
+
 def test_a_dataset_without_label_rules_is_read_again_for_its_temperature(
     world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,13 +217,27 @@ def test_columns_are_matched_by_name() -> None:
 
 def test_views() -> None:
     batch = np.arange(2 * 36, dtype=np.float32).reshape(2, 1, 6, 6)
-    assert [len(list(windows(batch, name, 1))) for name in ("single", "flip", "tencrop")] == [1, 2, 10]
-    views = list(windows(batch, "tencrop", 1))
+    assert [len(list(windows(batch, name, (1, 1)))) for name in ("single", "flip", "tencrop")] == [1, 2, 10]
+    views = list(windows(batch, "tencrop", (1, 1)))
     assert np.array_equal(views[1], batch[..., ::-1])
     corner = views[2][..., 1:5, 1:5]  # what a network that looks at the middle 4 px sees of the first corner
     assert np.array_equal(corner, batch[..., 0:4, 0:4])
     constant = np.full((1, 1, 6, 6), 3, np.float32)  # methods.md 6.4, item 11
-    assert all(np.array_equal(view, constant) for view in windows(constant, "tencrop", 2))
+    assert all(np.array_equal(view, constant) for view in windows(constant, "tencrop", (2, 2)))
+
+
+@pytest.mark.parametrize("side", [36, 37])
+def test_the_corners_of_an_odd_rest_are_the_pictures(side: int) -> None:
+    spec = InputSpec(side, side, "grey", (0.0,), (1.0,))
+    card = SimpleNamespace(input=spec, window=32)
+    batch = np.arange(side * side, dtype=np.float32).reshape(1, 1, side, side)
+    margin = (side - 32) // 2
+    seen = [
+        view[..., margin : margin + 32, margin : margin + 32]
+        for view in windows(batch, "tencrop", _corner_shifts(card))  # type: ignore[arg-type]
+    ]
+    for corner, (down, right) in zip(seen[2::2], ((0, 0), (0, -32), (-32, 0), (-32, -32)), strict=True):
+        assert np.array_equal(corner, batch[..., down:, right:][..., :32, :32])
 
 
 def test_views_average_probabilities_or_logits(world: dict[str, Path]) -> None:
@@ -194,7 +247,9 @@ def test_views_average_probabilities_or_logits(world: dict[str, Path]) -> None:
         for views, average in (("single", "probabilities"), ("tencrop", "probabilities"), ("tencrop", "logits"))
     )
     batch = classifier.card.input.prepare([data.read(0)])
-    views = [classifier.run(np.ascontiguousarray(v)).probabilities["fer2013"][0] for v in windows(batch, "tencrop", 2)]
+    views = [
+        classifier.run(np.ascontiguousarray(v)).probabilities["fer2013"][0] for v in windows(batch, "tencrop", (2, 2))
+    ]
     assert ten.probabilities[0] == pytest.approx(np.mean(views, axis=0), abs=1e-5)
     geometric = np.exp(np.mean(np.log(views), axis=0))
     assert logits.probabilities[0] == pytest.approx(geometric / geometric.sum(), abs=1e-5)

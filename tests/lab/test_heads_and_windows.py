@@ -112,7 +112,9 @@ def test_a_files_ten_crop_is_its_runs(root: Path, tmp_path: Path) -> None:
     own, file = (evaluate(model, rows, views="tencrop", protocol=FACTS).probabilities for model in models)
     assert file == pytest.approx(own, abs=1e-5)
     batch = models[1].card.input.prepare([rows.read(0)])
-    ten = [models[1].run(np.ascontiguousarray(view)).probabilities["fer2013"] for view in windows(batch, "tencrop", 8)]
+    ten = [
+        models[1].run(np.ascontiguousarray(view)).probabilities["fer2013"] for view in windows(batch, "tencrop", (8, 8))
+    ]
     assert file[0] == pytest.approx(np.mean(ten, axis=0)[0], abs=1e-5)
 
 

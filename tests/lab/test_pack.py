@@ -21,6 +21,7 @@ from mien.errors import DataError, UsageError
 from mien.lab import datasets
 from mien.lab.data_cli import app
 from mien.lab.datasets import fer2013, layouts, shards, synthetic
+from mien.lab.datasets import pack as packing
 from mien.lab.datasets.dataset import FaceDataset
 from mien.lab.datasets.face_files import FaceFiles, Listing, dataset
 from mien.lab.datasets.pack import Encoding, pack
@@ -32,6 +33,11 @@ def faces(tmp_path: Path) -> FaceDataset:
     return datasets.load("rafdb", tmp_path / "rafdb", split="train", allow_partial=True)
 
 
+@pytest.fixture
+def ten_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "ROWS", 10)
+
+
 def assert_equal(one: FaceDataset, two: FaceDataset) -> None:
     assert (one.name, one.split, one.label_rule, one.classes) == (two.name, two.split, two.label_rule, two.classes)
     assert (one.ids, one.fingerprint, one.groups, one.note) == (two.ids, two.fingerprint, two.groups, two.note)
@@ -40,8 +46,8 @@ def assert_equal(one: FaceDataset, two: FaceDataset) -> None:
         np.testing.assert_array_equal(one.read(row), two.read(row))
 
 
-def test_a_pack_is_the_dataset_again(faces: FaceDataset, tmp_path: Path) -> None:
-    pack([faces], tmp_path / "pack", rows_per_shard=10)
+def test_a_pack_is_the_dataset_again(ten_a_shard: None, faces: FaceDataset, tmp_path: Path) -> None:
+    pack([faces], tmp_path / "pack")
     again = datasets.load("rafdb", tmp_path / "pack", split="train")
     assert_equal(faces, again)
     assert sorted(path.name for path in (tmp_path / "pack").glob("*.tar")) == [
@@ -57,8 +63,8 @@ def test_votes_come_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.votes, again.votes)
 
 
-def test_shards_are_webdataset_tars(faces: FaceDataset, tmp_path: Path) -> None:
-    pack([faces], tmp_path / "pack", rows_per_shard=10)
+def test_shards_are_webdataset_tars(ten_a_shard: None, faces: FaceDataset, tmp_path: Path) -> None:
+    pack([faces], tmp_path / "pack")
     with tarfile.open(tmp_path / "pack/train-000001.tar") as tar:
         names = tar.getnames()
         assert names[:3] == ["00000010.jpg", "00000010.cls", "00000010.json"]
@@ -133,8 +139,8 @@ def _pixel(data: FaceDataset, row: int, sent: "multiprocessing.queues.Queue[int]
     sent.put(int(data.read(row).sum()))
 
 
-def test_another_process_reads_it(faces: FaceDataset, tmp_path: Path) -> None:
-    pack([faces], tmp_path / "pack", rows_per_shard=10)
+def test_another_process_reads_it(ten_a_shard: None, faces: FaceDataset, tmp_path: Path) -> None:
+    pack([faces], tmp_path / "pack")
     data = datasets.load("rafdb", tmp_path / "pack", split="train")
     data.read(0)  # a file is open when the copy is made
     assert len(pickle.dumps(data.read)) < 1000, "the index does not travel"
@@ -178,6 +184,12 @@ def test_damage_is_explained(faces: FaceDataset, tmp_path: Path) -> None:
     [
         ("pack.json", b"[]", "holds list, expected a JSON object"),
         ("pack.json", b'{"version": 1}', "lacks name, splits"),
+        (
+            "pack.json",
+            b'{"version": 1, "name": "synthetic", "splits": {"train": {"rowt": 30}}}',
+            "split 'train' lacks rows, ",
+        ),
+        ("pack.json", b'{"version": 1, "name": "synthetic", "splits": ["train"]}', "splits are no JSON object"),
         ("train.votes.npy", b"", "cannot be read"),
         ("train.votes.npy", 200, "cannot be read"),
         ("train.votes.npy", "valid.votes.npy", r"shape \(10, 8\), expected 30 rows"),
@@ -199,9 +211,19 @@ def test_a_damaged_file_is_named(file: str, kept: bytes | int | str, told: str, 
         shards.load(out, split="train")
 
 
+def test_a_label_of_no_class_is_told(faces: FaceDataset, tmp_path: Path) -> None:
+    pack([faces], tmp_path / "pack")
+    index = np.load(tmp_path / "pack/train.index.npy")
+    for label in (-1, 7):
+        index["label"][3] = label
+        np.save(tmp_path / "pack/train.index.npy", index)
+        with pytest.raises(DataError, match="labels that are none of its 7 classes; pack the dataset again"):
+            datasets.load("rafdb", tmp_path / "pack", split="train")
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc")
-def test_a_pack_that_is_dropped_leaves_no_file_open(faces: FaceDataset, tmp_path: Path) -> None:
-    pack([faces], tmp_path / "pack", rows_per_shard=10)
+def test_a_pack_that_is_dropped_leaves_no_file_open(ten_a_shard: None, faces: FaceDataset, tmp_path: Path) -> None:
+    pack([faces], tmp_path / "pack")
     for _ in range(5):
         data = datasets.load("rafdb", tmp_path / "pack", split="train")
         copy = pickle.loads(pickle.dumps(data.read))
@@ -236,24 +258,15 @@ def test_packing_never_overwrites_and_an_interrupted_pack_is_none(faces: FaceDat
     with pytest.raises(KeyboardInterrupt):
         pack([faces], tmp_path / "pack", progress=stop)
     assert not shards.is_packed(tmp_path / "pack")
-    pack([faces], tmp_path / "pack")
-    assert_equal(faces, datasets.load("rafdb", tmp_path / "pack", split="train"))
-    with pytest.raises(UsageError, match="never overwrites"):
+    with pytest.raises(UsageError, match="is not empty: packing never overwrites"):
         pack([faces], tmp_path / "pack")
 
 
-def test_nothing_of_an_interrupted_pack_gets_into_the_next(faces: FaceDataset, tmp_path: Path) -> None:
-    """Votes and groups, say, of rows that had some: a loss would learn from them."""
-    voted = replace(faces, votes=np.eye(len(faces.classes), dtype=np.float32)[faces.labels])
-    broken = replace(faces, split="valid", read=lambda row: 1 // 0)
-    with pytest.raises(ZeroDivisionError):
-        pack([voted, broken], tmp_path / "pack")
-    assert (tmp_path / "pack/train.votes.npy").is_file()
-    bare = replace(faces, groups={})
-    pack([bare], tmp_path / "pack")
-    again = datasets.load("rafdb", tmp_path / "pack", split="train")
-    assert_equal(bare, again)
-    assert again.votes is None
+def test_packing_leaves_others_shards_alone(faces: FaceDataset, tmp_path: Path) -> None:
+    (tmp_path / "train-000000.tar").write_text("another tool's")
+    with pytest.raises(UsageError, match="is not empty: packing never overwrites"):
+        pack([faces], tmp_path)
+    assert (tmp_path / "train-000000.tar").read_text() == "another tool's"
 
 
 def test_names_with_unicodes_line_breaks_come_back(faces: FaceDataset, tmp_path: Path) -> None:

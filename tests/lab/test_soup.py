@@ -128,6 +128,30 @@ def test_runs_of_other_random_starts_are_named(
     assert not ended.value.code and "do not resemble" in capsys.readouterr().err
 
 
+def test_networks_of_other_options_have_no_mean(world: dict[str, Path], tmp_path: Path) -> None:
+    """Although their weights have the same shapes; unless only training reads the option."""
+    for setting, alike in (("network.enlarge=2.0", False), ("network.dropout=0.1", True)):
+        other = tmp_path / setting
+        shutil.copytree(world["second"], other)
+        facts = json.loads((other / "run.json").read_text())
+        facts["choice"]["settings"].append(setting)
+        (other / "run.json").write_text(json.dumps(facts))
+        if alike:
+            soup.average([world["first"], other], tmp_path / "mean")
+        else:
+            with pytest.raises(UsageError, match=r"network.enlarge=2\.0: network differ from the first run's"):
+                soup.average([world["first"], other], tmp_path / "mean")
+
+
+def test_another_runs_checkpoint_is_told(world: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(world["first"], tmp_path / "run")
+    shutil.copy(world["other"] / "best.ckpt", tmp_path / "run")
+    with pytest.raises(
+        DataError, match=r"best.ckpt: not the weights of the network that .*run.json tells of; copy it again"
+    ):
+        runs.load_network(tmp_path / "run")
+
+
 def test_what_has_no_mean(world: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="1 run: the mean is of two or more"):
         soup.average([world["first"]], tmp_path / "a")

@@ -17,7 +17,7 @@ import pytest
 import small_fer
 import torch
 
-from mien import writing
+from mien import cli, writing
 from mien.errors import DataError, UsageError
 from mien.lab import methods
 from mien.lab.batch import Batch
@@ -265,6 +265,24 @@ def test_two_do_not_train_into_one_folder(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="other already holds a run"):
         train(at_random, Source("ferplus", data, allow_partial=True), other, threads=1, say=begin)
     assert runs.read(other)["choice"]["method"] == "mscar"
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("tensorboard", "train mscar --data synthetic -o runs"),
+        ("onnxscript", "export runs -o model.onnx"),
+    ],
+)
+def test_a_part_of_the_lab_that_is_lacking_is_told_before_the_work(
+    package: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(command.split())
+    assert ended.value.code == 2
+    assert f'({package} is not installed); run `pip install "mien[lab]"`' in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_full_disk_names_the_checkpoint(tmp_path: Path) -> None:

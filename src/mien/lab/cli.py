@@ -1,6 +1,7 @@
 """The lab's commands. They print; what they print is computed elsewhere. Importing this module imports no torch."""
 
 import json as jsonlib
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,6 +99,8 @@ def train(
     with needs_torch():
         from mien.lab.training import trainer
         from mien.lab.training.parts import Part
+
+        import_module("tensorboard")  # which Lightning would miss later
         from mien.lab.training.recipes import Choice
     choice = Choice(method, preset, network, loss, tuple(settings or ()), variant)
     left_out = None if leave_out is None else Part.parse(leave_out)
@@ -142,6 +145,9 @@ def export(
     weights: Annotated[
         str, typer.Option(metavar="TYPE", help="float32; float16, half the file; int8, a quarter (needs --root).")
     ] = "float32",
+    uncalibrated: Annotated[
+        bool, typer.Option("--uncalibrated", help="Leave all temperatures at 1, also with --root.")
+    ] = False,
     licence: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Of the file, in its card; default: that none is stated.")
     ] = None,
@@ -151,6 +157,8 @@ def export(
     with needs_torch():
         from mien.lab.training import export as exporting
         from mien.lab.training.forms import Form
+
+        import_module("onnxscript")  # which torch's exporter would miss later
     if flip and split:
         raise UsageError(
             "--flip and --split: a file has one of them; --flip shows each network both views, --split one"
@@ -159,9 +167,10 @@ def export(
         raise UsageError(f"--average {average}: one network with one view has no mean; leave it out, or add --flip")
     form = Form("flip" if flip else "split" if split else "single", average, weights)
     rows = None if root is None else exporting.validation_rows(chosen[0], root)
-    faces = exporting.training_rows(chosen[0], root) if root is not None and weights == "int8" else None
+    faces = exporting.training_rows(chosen[0], root) if weights == "int8" else None
     told = exporting.LICENCE if licence is None else licence
-    path = exporting.export(chosen, out, rows=rows, form=form, faces=faces, licence=told)
+    given: dict[str, float] | None = {} if uncalibrated else None
+    path = exporting.export(chosen, out, rows=rows, form=form, faces=faces, temperatures=given, licence=told)
     typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     for line in exporting.described(path):
         typer.echo(line)

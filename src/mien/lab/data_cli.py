@@ -1,13 +1,14 @@
 """`mien data`: which datasets there are, whether a copy is what its owner ships, and how to prepare it."""
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from mien.job_cli import progress_bar
+from mien.lab.cli import Fold, Partial, Protocol, Rule
 
 if TYPE_CHECKING:
     from mien.lab.datasets import FaceDataset
@@ -18,9 +19,6 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A dataset; `mien data
 Root = Annotated[Path | None, typer.Option("--root", help="Where the dataset lies, as its owner ships it.")]
 
 Splits = Annotated[list[str] | None, typer.Option("--split", help="Which splits; default: all that are there.")]
-Rule = Annotated[str | None, typer.Option("--label-rule")]
-Protocol = Annotated[str | None, typer.Option("--protocol")]
-Partial = Annotated[bool, typer.Option("--allow-partial", help="Take what is there.")]
 
 
 @app.command("list")
@@ -48,7 +46,7 @@ def check(
     if out is not None:
         with needs_eval("figures"):
             import_module(FIGURES)
-    with _progress("reading") as progress:
+    with progress_bar("pictures") as progress:
         report = run(name, root, progress=progress)
     print(summary(report))
     if out is not None:
@@ -66,7 +64,7 @@ def pack(
     split: Splits = None,
     label_rule: Rule = None,
     protocol: Protocol = None,
-    fold: Annotated[int | None, typer.Option("--fold")] = None,
+    fold: Fold = None,
     size: Annotated[int | None, typer.Option("--size", help="Resize both edges to this many px.")] = None,
     jpeg: Annotated[int | None, typer.Option("--jpeg", help="JPEG quality 1-95; default: lossless PNG.")] = None,
     allow_partial: Partial = False,
@@ -77,7 +75,7 @@ def pack(
 
     options = {"label_rule": label_rule, "protocol": protocol, "fold": fold, "allow_partial": allow_partial}
     splits = _present(name, root, split, options)
-    with _progress("packing") as progress:
+    with progress_bar("pictures") as progress:
         write(splits, out, encoding=Encoding(size, jpeg), protocol=protocol, fold=fold, progress=progress)
     print(f"{out}: " + ", ".join(f"{data.split} {len(data):,}" for data in splits))
 
@@ -100,7 +98,7 @@ def align(
 
     options = {"label_rule": label_rule, "protocol": protocol, "fold": None, "allow_partial": allow_partial}
     splits = _present(name, root, split, options)
-    with _progress("aligning") as progress:
+    with progress_bar("pictures") as progress:
         counts = run(splits, out, root=root, side=size, margin=margin, workers=workers, progress=progress)
     print(f"{out}: " + ", ".join(f"{status} {count:,}" for status, count in sorted(counts.items())))
 
@@ -122,15 +120,3 @@ def _present(
     if absent and (wanted or not found):
         raise absent[0]
     return found
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error when somebody watches, nothing otherwise."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=sys.stderr is None or not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)

@@ -42,7 +42,6 @@ SIDE = 100  # px, as LBAN-IL's; 224 for networks with ImageNet's input
 MIN_FACE = 20  # px, MTCNN's published minimum: datasets hold small faces on purpose
 SURE = 0.5  # O-net's score above which its points are taken when the box is known already
 _REMEDY = "run `mien data align` into a new folder"
-STATUSES: tuple[str, ...] = ("aligned", "box", "whole", "unreadable")
 _POINTS = [f"{name}_{axis}" for name in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth") for axis in "xy"]
 COLUMNS = (
     "split",
@@ -75,7 +74,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """status: one of STATUSES. reason: why it is not "aligned", or "". found: what MTCNN saw, or None."""
+    """status: "aligned", "box", "whole" or "unreadable". reason: why it is not "aligned", or "". found: what MTCNN saw, or None."""
 
     status: str
     reason: str

@@ -40,9 +40,7 @@ _ORDER = [
 Ruling = tuple[np.ndarray, np.ndarray, np.ndarray]  # keep (N,) bool, labels (N,) int64, distributions (N, 8) float32
 
 
-def load(
-    root: Path, *, split: str, label_rule: str | None = None, allow_partial: bool = False, cache: bool = True
-) -> FaceDataset:
+def load(root: Path, *, split: str, label_rule: str | None = None, allow_partial: bool = False) -> FaceDataset:
     """One split under one rule (see COUNTS for the names; default "majority").
 
     "joint" keeps every FER-2013 row with its FER-2013 label and gives the FER+ distribution as votes (all zero where no
@@ -54,7 +52,7 @@ def load(
         raise DataError(f"ferplus has no label rule {rule!r}: expected one of {', '.join(COUNTS)}")
     if split not in fer2013.USAGE:
         raise DataError(f"ferplus has no split {split!r}: expected one of {', '.join(fer2013.USAGE)}")
-    rows = fer2013.read_csv(_faces_file(root), cache=cache)
+    rows = fer2013.read_csv(_faces_file(root))
     ballots, named = read_votes(_votes_file(root), rows.usage)
     chosen = fer2013.rows_of(rows, split)
     fer2013.check_count(f"fer2013 {split} under {root}", len(chosen), fer2013.COUNTS[split], allow_partial)

@@ -20,7 +20,7 @@ from mien import writing
 from mien.errors import DataError, UsageError
 from mien.lab.datasets.dataset import FaceDataset, fingerprint
 from mien.lab.datasets.face_files import FaceFiles
-from mien.lab.datasets.shards import INDEX, MANIFEST, VERSION, is_packed, shard_name
+from mien.lab.datasets.shards import INDEX, MANIFEST, VERSION, shard_name
 
 ROWS = 10_000  # per shard: about 50 MB of 112 px JPEGs
 _COPIED = frozenset((".jpg", ".jpeg", ".png"))  # written as they are when nothing is done to them
@@ -43,19 +43,18 @@ def pack(
     encoding: Encoding | None = None,
     protocol: str | None = None,
     fold: int | None = None,
-    rows_per_shard: int = ROWS,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write the splits (of one dataset) into the folder `out`. protocol, fold: what they were loaded with, to be told
     later.
 
-    Raises UsageError when `out` holds a pack already or the encoding cannot be meant, and the dataset's own error for a
+    Raises UsageError when `out` holds something or the encoding cannot be meant, and the dataset's own error for a
     picture that cannot be read (`mien data check` lists them all).
     """
     encoding = encoding or Encoding()
     _check(splits, out, encoding)
     with writing.held(writing.folder(out)), writing.named(out):
-        _pack(splits, out, encoding, protocol=protocol, fold=fold, rows_per_shard=rows_per_shard, progress=progress)
+        _pack(splits, out, encoding, protocol=protocol, fold=fold, progress=progress)
 
 
 def _pack(
@@ -65,12 +64,11 @@ def _pack(
     *,
     protocol: str | None,
     fold: int | None,
-    rows_per_shard: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     total, done = sum(map(len, splits)), 0
     for data in splits:
-        with _Writer(out, data.split, len(data), rows_per_shard) as writer:
+        with _Writer(out, data.split, len(data)) as writer:
             for row in range(len(data)):
                 suffix, picture = encoded(data, row, encoding)
                 writer.add(suffix, picture, int(data.labels[row]), _described(data, row))
@@ -105,14 +103,14 @@ def encoded(data: FaceDataset, row: int, encoding: Encoding) -> tuple[str, bytes
 class _Writer(AbstractContextManager["_Writer"]):
     """The shards and the index of one split."""
 
-    def __init__(self, out: Path, split: str, rows: int, rows_per_shard: int) -> None:
-        self._out, self._split, self._per_shard = out, split, rows_per_shard
+    def __init__(self, out: Path, split: str, rows: int) -> None:
+        self._out, self._split = out, split
         self._index = np.zeros(rows, INDEX)
         self._row = 0
         self._tar: tarfile.TarFile | None = None
 
     def add(self, suffix: str, picture: bytes, label: int, described: bytes) -> None:
-        shard, position = divmod(self._row, self._per_shard)
+        shard, position = divmod(self._row, ROWS)
         if position == 0:
             self._close()
             path = self._out / shard_name(self._split, shard)
@@ -143,12 +141,14 @@ class _Writer(AbstractContextManager["_Writer"]):
     ) -> None:
         self._close()
         if error is None:
-            np.save(self._out / f"{self._split}.index.npy", self._index)
+            writing.array(self._out / f"{self._split}.index.npy", self._index)
 
 
 def _check(splits: Sequence[FaceDataset], out: Path, encoding: Encoding) -> None:
-    if is_packed(out):
-        raise UsageError(f"{out} holds a pack already: packing never overwrites; name a new folder")
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(
+            f"{out} is not empty: packing never overwrites; name a new folder, or remove what a stopped packing left"
+        )
     if not splits or len({data.name for data in splits}) != 1:
         raise UsageError(
             f"{len(splits)} splits of {sorted({data.name for data in splits})}: expected those of one dataset"
@@ -189,10 +189,8 @@ def _beside(data: FaceDataset, out: Path) -> None:
     """Ids, votes and groups, each in a file of its own so that reading a pack never walks the shards."""
     with (out / f"{data.split}.ids.txt").open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{name}\n" for name in data.ids)
-    for left in ("votes.npy", "groups.json"):  # by a pack that was not finished
-        (out / f"{data.split}.{left}").unlink(missing_ok=True)
     if data.votes is not None:
-        np.save(out / f"{data.split}.votes.npy", data.votes)
+        writing.array(out / f"{data.split}.votes.npy", data.votes)
     if data.groups:
         groups = {name: list(values) for name, values in data.groups.items()}
         (out / f"{data.split}.groups.json").write_text(json.dumps(groups, ensure_ascii=False), "utf-8")

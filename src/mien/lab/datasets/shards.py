@@ -24,6 +24,7 @@ MANIFEST = "pack.json"
 VERSION = 1
 INDEX = np.dtype([("shard", "<i4"), ("offset", "<i8"), ("length", "<i4"), ("label", "<i4")])
 _REMEDY = "pack the dataset again"
+_ABOUT = ("rows", "label_rule", "classes", "fingerprint", "note")  # of each split in pack.json
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,9 @@ def load(
     if split not in manifest["splits"]:
         raise AbsentSplitError(f"{root}: split {split!r} was not packed; it holds {', '.join(manifest['splits'])}")
     about = manifest["splits"][split]
+    lacking = [key for key in _ABOUT if key not in about]
+    if lacking:
+        raise DataError(f"{root / MANIFEST}: split {split!r} lacks {', '.join(lacking)}; {_REMEDY}")
     if label_rule not in (None, about["label_rule"]):
         raise DataError(
             f"{root} was packed with label rule {about['label_rule']!r}, asked for {label_rule!r}; pack it again"
@@ -131,6 +135,8 @@ def load(
             f"{root}: {split} has {len(index):,} index rows, {len(ids):,} ids and "
             f"{about['rows']:,} packed rows; pack it again"
         )
+    if not np.isin(index["label"], np.arange(len(about["classes"]))).all():
+        raise DataError(f"{root}: {split} has labels that are none of its {len(about['classes'])} classes; {_REMEDY}")
     return FaceDataset(
         name=manifest["name"],
         split=split,
@@ -150,6 +156,8 @@ def _manifest(root: Path) -> dict[str, Any]:
     manifest = read_object(root / MANIFEST, keys=("version", "name", "splits"), remedy=_REMEDY)
     if manifest["version"] != VERSION:
         raise DataError(f"{root / MANIFEST}: version {manifest['version']!r}, this mien reads {VERSION}; {_REMEDY}")
+    if not isinstance(manifest["splits"], dict):
+        raise DataError(f"{root / MANIFEST}: splits are no JSON object; {_REMEDY}")
     return manifest
 
 

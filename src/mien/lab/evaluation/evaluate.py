@@ -107,7 +107,7 @@ def aligned_to(probabilities: np.ndarray, labels: Sequence[str], classes: Sequen
 
 def _viewed(model: Model, batch: np.ndarray, head: str, views: str, average: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean probabilities (N, K) over the views, and the single view's features (N, D)."""
-    outputs = [model.run(np.ascontiguousarray(view)) for view in windows(batch, views, _corner_shift(model.card))]
+    outputs = [model.run(np.ascontiguousarray(view)) for view in windows(batch, views, _corner_shifts(model.card))]
     stacked = np.stack([output.probabilities[head] for output in outputs]).astype(np.float64)
     if average == "logits":
         logs = np.log(np.maximum(stacked, SMALLEST)).mean(axis=0)
@@ -116,22 +116,24 @@ def _viewed(model: Model, batch: np.ndarray, head: str, views: str, average: str
     return stacked.mean(axis=0), outputs[0].features
 
 
-def _corner_shift(card: ModelCard) -> int:
-    """px between the centre window and a corner's."""
-    margin = (card.input.height - (card.window or card.input.height)) // 2
-    return margin or round(card.input.height * TENCROP_SHIFT)
+def _corner_shifts(card: ModelCard) -> tuple[int, int]:
+    """px from the centre window to that of an upper or left corner, and of a lower or right one."""
+    rest = card.input.height - (card.window or card.input.height)
+    if not rest:
+        return (round(card.input.height * TENCROP_SHIFT),) * 2
+    return rest // 2, rest - rest // 2
 
 
-def windows(batch: np.ndarray, views: str, shift: int) -> Iterator[np.ndarray]:
-    """The views of a batch (N, C, h, w), the single one first. A corner window is the batch moved by `shift` px, edge pixels
-    repeated: where the network looks at the centre only, that is exactly the corner of the picture."""
+def windows(batch: np.ndarray, views: str, shifts: tuple[int, int]) -> Iterator[np.ndarray]:
+    """The views of a batch (N, C, h, w), the single one first. A corner window is the batch moved by `shifts` px (up or left, down
+    or right), edge pixels repeated: where the network looks at the centre only, that is exactly the corner of the picture."""
     yield batch
     if views == "single":
         return
     yield batch[..., ::-1]
     if views == "tencrop":
-        for down in (-shift, shift):
-            for right in (-shift, shift):
+        for down in (-shifts[0], shifts[1]):
+            for right in (-shifts[0], shifts[1]):
                 corner = _moved(batch, down, right)
                 yield corner
                 yield corner[..., ::-1]

@@ -158,7 +158,7 @@ def open_model(path: Path, *, checkpoint: str = "best.ckpt") -> Opened:
             f"{path}: expected a run folder written by `mien train`, an .onnx file written by `mien export`, or a .csv of answers"
         )
     model = Classifier(path, threads=1)
-    facts |= {"selection_rule": "as stated by the model's publisher", "seed": model.card.seed}
+    facts |= {"selection_rule": "as stated by whoever made the file", "seed": model.card.seed}
     return Opened(model, facts, {"bytes": path.stat().st_size})
 
 

@@ -28,7 +28,8 @@ class Loss(nn.Module):
     """`forward` returns named terms, already weighted: the trainer adds them up and logs each.
 
     A loss owns its state (centres, confusion history) and that state's update rule. The trainer never hands a loss's
-    parameters to its optimiser: it calls `after_step` once after each optimiser step, under no_grad.
+    parameters to its optimiser: it calls `after_step` once after each optimiser step, under no_grad, with what the step began with.
+    `forward` is asked up to four times a step (about mixed pictures' labels, and anew uphill: `sam_rho`) and must leave the state.
     All arithmetic is in float32 or wider, also under autocast.
     """
 

@@ -172,7 +172,10 @@ def export(
     if out.suffix != ".onnx":
         raise UsageError(f"-o {out}: expected a file name that ends in .onnx")
     if temperatures is None and rows:
-        temperatures = fitted_temperatures([TrainedRun(folder) for folder in chosen], rows, form)
+        try:
+            temperatures = fitted_temperatures([TrainedRun(folder) for folder in chosen], rows, form)
+        except DataError as error:
+            raise DataError(f"{error}; or leave it at 1 by --uncalibrated") from None
     trained = TrainedRun(*chosen, temperatures=temperatures, form=form)
     trained.card = replace(trained.card, licence=licence)
     spec = trained.card.input
@@ -285,7 +288,7 @@ def _views_of(models: Sequence[Model], data: FaceDataset, head: str, form: Form)
     looks = form.looks(len(models))
     for part in _parts(len(data)):
         batch = models[0].card.input.prepare([data.read(i) for i in part])
-        pictures = [np.ascontiguousarray(view) for view in windows(batch, "flip", 0)]
+        pictures = [np.ascontiguousarray(view) for view in windows(batch, "flip", (0, 0))]
         blocks.append(
             [model.run(pictures[m]).probabilities[head] for model, own in zip(models, looks, strict=True) for m in own]
         )

@@ -112,7 +112,12 @@ def load_network(folder: Path, checkpoint: str = "best.ckpt") -> tuple[Network, 
     advice = "copy it again from where the run was trained, or train the run again with another -o"
     state = read_checkpoint(path, advice=advice)["state_dict"]
     prefix = prefix_of(recipe)
-    network.load_state_dict({key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)})
+    try:
+        network.load_state_dict({key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)})
+    except RuntimeError:
+        raise DataError(
+            f"{path}: not the weights of the network that {folder / 'run.json'} tells of; {advice}"
+        ) from None
     return network.eval(), method, recipe, facts
 
 
@@ -137,7 +142,7 @@ def keep_crops(folder: Path, data: FaceDataset, spec: InputSpec, count: int = 32
     """Keep the pixels of a few real faces beside the run, for export's agreement check.
     docs/responsible-use.md tells of them."""
     chosen = np.linspace(0, len(data) - 1, min(count, len(data))).astype(int)
-    np.save(folder / CROPS, spec.pixels([data.read(int(i)) for i in chosen]))
+    writing.array(folder / CROPS, spec.pixels([data.read(int(i)) for i in chosen]))
 
 
 def kept_crops(folder: Path) -> np.ndarray:

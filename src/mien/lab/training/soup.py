@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from mien.errors import UsageError
+from mien.lab.methods.method import Recipe
 from mien.lab.protocol import command_line, commit, file_sha256
 from mien.lab.training import runs
 from mien.lab.training.checkpoint import save
+from mien.lab.training.recipes import describe
 
 BEST = "best.ckpt"
 SHARED = ("classes", "label_rule", "data", "rows")  # facts that runs of one mean have in common
@@ -38,11 +40,7 @@ def average(folders: Sequence[Path], out: Path, say: Callable[[str], None] = lam
     first, _, recipe, facts = loaded[0]
     states = [network.state_dict() for network, *_ in loaded]
     for folder, state, (_, _, other, told) in zip(folders, states, loaded, strict=True):
-        _check_alike(
-            folder,
-            (state, told, runs.spec_of(other, other.resize)),
-            (states[0], facts, runs.spec_of(recipe, recipe.resize)),
-        )
+        _check_alike(folder, (state, told, other), (states[0], facts, recipe))
     unlike = [
         f"{folder.name}: its weights do not resemble the first run's (cosine {cosine:.2f}): have both grown from one? The mean of "
         "networks of different random starts answers nothing"
@@ -82,18 +80,24 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
     return torch.stack([value.double() for value in values]).mean(dim=0).to(values[0].dtype)
 
 
-def _check_alike(folder: Path, own: tuple[Any, ...], first: tuple[Any, ...]) -> None:
-    (state, facts, spec), (wanted, known, seen) = own, first
+def _check_alike(folder: Path, own: tuple[Any, Any, Recipe], first: tuple[Any, Any, Recipe]) -> None:
+    (state, facts, recipe), (wanted, known, reference) = own, first
     differing = [name for name in SHARED if facts[name] != known[name]]
-    if {name: value.shape for name, value in state.items()} != {name: value.shape for name, value in wanted.items()}:
+    shapes, expected = ({name: value.shape for name, value in held.items()} for held in (state, wanted))
+    if shapes != expected or _answering(recipe) != _answering(reference):
         differing.append("network")
-    if spec != seen:
+    if runs.spec_of(recipe, recipe.resize) != runs.spec_of(reference, reference.resize):
         differing.append("input")
     if differing:
         raise UsageError(
-            f"{folder}: {', '.join(differing)} differ from the first run's; the mean is of networks of one shape, trained on the "
-            "same rows and labels"
+            f"{folder}: {', '.join(differing)} differ from the first run's; the mean is of networks of the same options, trained "
+            "on the same rows and labels"
         )
+
+
+def _answering(recipe: Recipe) -> dict[str, Any]:
+    """The network's options, without that which only training reads."""
+    return {name: value for name, value in describe(recipe)["network"].items() if name != "dropout"}
 
 
 def _facts_of_the_mean(facts: Mapping[str, Any], folders: Sequence[Path], notes: list[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mien.card import InputSpec
 from mien.classifier import Classifier, joined
 from mien.errors import UsageError
+from mien.lab import ranks
 from mien.lab.batch import Batch, NetworkOutput
 from mien.lab.datasets import FaceDataset
 from mien.lab.training import runs
@@ -194,9 +195,10 @@ class Teacher(nn.Module):
 
 
 class Several(nn.Module):
-    """K teachers, each of whom answers every K-th picture of a batch; of several processes, of each one's part, so that which
-    teacher a picture meets depends on their number. Batches are drawn anew in every epoch, so that a picture's target is in
-    expectation the mean of all their answers, and so is a cross-entropy's gradient, for the price of one of them.
+    """K teachers, each of whom answers every K-th picture of a batch; of several processes each counts on from the one before (but
+    not where both views of each picture are asked about and K does not divide a process's part). Batches are drawn anew in every
+    epoch, so that a picture's target is in expectation the mean of all their answers, and so is a cross-entropy's gradient, for
+    the price of one of them.
 
     may_answer: (K, rows) bool, about which rows of the dataset each may be asked; of M who may, every M-th picture of a batch
     goes to each. Of a mixed picture only the row whose labels are asked about counts."""
@@ -226,7 +228,7 @@ class Several(nn.Module):
 
     def _turns(self, rows: np.ndarray) -> np.ndarray:
         """(N,) which teacher answers each picture."""
-        places = np.arange(len(rows))
+        places = ranks.own() * len(rows) + np.arange(len(rows))
         if self._may_answer is None:
             return places % len(self.teachers)
         allowed = self._may_answer[:, rows]

@@ -156,6 +156,14 @@ def _train(
         )
     teachers = (teacher,) if isinstance(teacher, Path) else tuple(teacher or ())
     _refuse_an_unread_rule(choice, source)
+    if (
+        isinstance(recipe.loss, TwoHeads)
+        and recipe.loss.teacher_flip
+        and {path.suffix for path in teachers} == {".npz"}
+    ):
+        raise UsageError(
+            f"--set loss.teacher_flip=True: the answers in {teachers[0]} are the mean over both views as they are; leave it out"
+        )
     data, validation = load_data(source, recipe)
     run = _facts(choice, source, recipe, data, validation, seed) | _origins(pretrained, teachers, out_of_fold)
     _same_everywhere(run)

@@ -99,9 +99,9 @@ def train(
     with needs_torch():
         from mien.lab.training import trainer
         from mien.lab.training.parts import Part
+        from mien.lab.training.recipes import Choice
 
         import_module("tensorboard")  # which Lightning would miss later
-        from mien.lab.training.recipes import Choice
     choice = Choice(method, preset, network, loss, tuple(settings or ()), variant)
     left_out = None if leave_out is None else Part.parse(leave_out)
     source = trainer.Source(data, root, protocol, fold, label_rule, select_on, allow_partial, left_out)

@@ -10,7 +10,7 @@ from mien.card import CropSpec, Head, InputSpec, ModelCard
 from mien.errors import DataError
 from mien.expressions import BASIC, EXPRESSIONS
 from mien.lab.datasets.dataset import FaceDataset
-from mien.lab.evaluation.groups import by_group, group_tables, rows_of
+from mien.lab.evaluation.groups import attributes, by_group, group_tables, rows_of
 from mien.lab.evaluation.leaks import (
     check_preprocessing,
     duplicate_clusters,
@@ -218,14 +218,13 @@ def test_small_and_unknown_groups_take_no_part_in_the_gap() -> None:
 
 
 def test_identities_are_not_groups() -> None:
-    scores = made_up(40)
-    tables = group_tables(scores, {"subject": ["s"] * 40, "gender": ["w", "m"] * 20, "age": [""] * 40})
+    found = attributes({"subject": ["s"] * 40, "gender": ["w", "m"] * 20, "age": [""] * 40})
+    tables = group_tables(replace(made_up(40), groups=found))
     assert [table.attribute for table in tables] == ["gender"]
 
 
 def test_what_was_sampled_together_is_no_group() -> None:
-    scores = made_up(100)
     groups = {
         name: [f"{name}{i % 5}" for i in range(100)] for name in ("subject", "film", "sequence", "picture", "gender")
     }
-    assert [table.attribute for table in group_tables(scores, groups)] == ["gender"]
+    assert list(attributes(groups)) == ["gender"]

@@ -14,8 +14,8 @@ from mien.errors import DataError, ModelError, UsageError
 from mien.lab.evaluation.metrics import summary
 from mien.lab.evaluation.paper_table import html_body, to_csv, to_markdown, verdicts
 from mien.lab.evaluation.report import page
-from mien.lab.evaluation.scores import Scores
-from mien.lab.reproduce import BIASED, SCORES, Job, Outcome, Plan, jobs, lay_out, run_cells, selected, write_pages
+from mien.lab.evaluation.scores import SCORES, Scores
+from mien.lab.reproduce import BIASED, Job, Outcome, Plan, jobs, lay_out, run_cells, selected, write_pages
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
 

@@ -14,9 +14,9 @@ import small_fer
 from mien import cli
 from mien.errors import DataError, UsageError
 from mien.lab import methods, reproduction_runner, results_cli
-from mien.lab.evaluation.scores import Scores
+from mien.lab.evaluation.scores import SCORES, Scores
 from mien.lab.networks.resnet import ResNet50
-from mien.lab.reproduce import BIASED, FEATURES, SCORES, Job, Plan, jobs, lay_out
+from mien.lab.reproduce import BIASED, FEATURES, Job, Plan, jobs, lay_out
 from mien.lab.reproduction_runner import (
     Conduct,
     TrainingRunner,

@@ -15,8 +15,8 @@ from mien.lab.evaluation import figures
 from mien.lab.evaluation.metrics import confusion_counts
 from mien.lab.evaluation.paper_table import Cell
 from mien.lab.evaluation.report import Picture, pictures
-from mien.lab.evaluation.scores import Scores
-from mien.lab.reproduce import FEATURES, SCORES, Job, Plan
+from mien.lab.evaluation.scores import SCORES, Scores
+from mien.lab.reproduce import FEATURES, Job, Plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,14 +20,13 @@ from mien.lab.evaluation.intervals import intervals
 from mien.lab.evaluation.metrics import summary, value_of
 from mien.lab.evaluation.paper_table import Cell, Measured, html_body, to_csv, to_markdown
 from mien.lab.evaluation.report import page
-from mien.lab.evaluation.scores import Scores
+from mien.lab.evaluation.scores import SCORES, Scores
 from mien.lab.evaluation.statistics import Interval, seed_summary
 
 if TYPE_CHECKING:  # the methods import torch; a layout must not
     from mien.lab.methods.method import Method, Published
 
 PROTOCOL = ("dataset", "split", "label_rule", "selection_rule", "views")  # the same of every run of a cell
-SCORES = "scores.npz"
 BIASED = "best_on_test.npz"  # scores of the epoch that was best on the reported rows, where a runner keeps them
 FEATURES = "features.npz"  # the features of the rows of SCORES, for t-SNE: apart, being a hundred times as large
 COUNTED = {

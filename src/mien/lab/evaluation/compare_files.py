@@ -10,9 +10,7 @@ from mien.errors import DataError
 from mien.lab.evaluation.compare import FACTS, Comparison, model_table, pair_table, to_csv, to_markdown
 from mien.lab.evaluation.paper_table import html_table
 from mien.lab.evaluation.report import page
-from mien.lab.evaluation.scores import Scores
-
-SCORES, METRICS = "scores.npz", "metrics.json"
+from mien.lab.evaluation.scores import METRICS, SCORES, Scores
 
 
 def load(paths: Sequence[Path]) -> tuple[dict[str, Scores], dict[str, dict[str, float]]]:

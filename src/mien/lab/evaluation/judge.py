@@ -21,9 +21,9 @@ from mien.lab.evaluation import metrics as measured
 from mien.lab.evaluation.eval_needed import check_installed
 from mien.lab.evaluation.evaluate import AVERAGES, Model, evaluate, head_for
 from mien.lab.evaluation.figures import learning_curves, read_curves, to_bytes
-from mien.lab.evaluation.groups import group_tables, rows_of, table_of
+from mien.lab.evaluation.groups import attributes, group_tables, rows_of, table_of
 from mien.lab.evaluation.intervals import intervals
-from mien.lab.evaluation.scores import Scores
+from mien.lab.evaluation.scores import METRICS, SCORES, Scores
 from mien.lab.evaluation.statistics import LEVEL_WORDS, shared
 from mien.lab.evaluation.text import aligned_columns, text_table
 from mien.lab.protocol import command_line, commit
@@ -99,13 +99,13 @@ def judge(
         )
     hashes = hashes_of(data)
     clusters, by = clusters_of(data, hashes)
-    scores = with_clusters(scores, clusters)
+    scores = replace(with_clusters(scores, clusters), groups=attributes(data.groups))
     spans = intervals(scores, clusters=clusters)
     found = {
         **measured.summary(scores),
         "intervals": {name: asdict(span) for name, span in spans.items()},
         "clusters": by,
-        "groups": [asdict(table) for table in group_tables(scores, data.groups, clusters=clusters)],
+        "groups": [asdict(table) for table in group_tables(scores)],
         "leaks": leaks_of(scores, data, hashes, training),
         "mismatches": mismatches,
         "model": {} if opened is None else costs_of(opened, data),
@@ -123,8 +123,8 @@ def judge(
 def write(out: Path, scores: Scores, found: Mapping[str, Any]) -> None:
     """scores.npz and metrics.json into the folder."""
     out.mkdir(parents=True, exist_ok=True)
-    scores.save(out / "scores.npz")
-    writing.text(out / "metrics.json", json.dumps(found, indent=1, sort_keys=True))
+    scores.save(out / SCORES)
+    writing.text(out / METRICS, json.dumps(found, indent=1, sort_keys=True))
 
 
 def costs_of(opened: Opened, data: FaceDataset) -> dict[str, float]:
@@ -263,7 +263,6 @@ def html(
     faces: Sequence[report.Picture] = (),
 ) -> str:
     """The report of a `judge` result. run: the run folder, for its facts and learning curves. faces: more figures."""
-    tables = {f"By {table['attribute']}": rows_of(table_of(table)) for table in found["groups"]}
     notes = [*(f"Accepted although {mismatch}." for mismatch in found["mismatches"]), found["leaks"]["sentence"]]
     known = [(name, f"{value:,}") for name, value in sorted(found["model"].items())]
     costs = {"Cost": (("quantity", "value"), known)} if known else {}
@@ -272,8 +271,18 @@ def html(
         [] if run is None or not (run / "metrics.csv").is_file() else _curves(run / "metrics.csv")
     )  # a soup has none
     return report.report(
-        scores, run=facts, extra=[*curves, *faces], notes=notes, clusters=clusters, tables={**tables, **costs}
+        scores,
+        run=facts,
+        extra=[*curves, *faces],
+        notes=notes,
+        clusters=clusters,
+        tables={**tables_of_groups(found), **costs},
     )
+
+
+def tables_of_groups(found: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    """Heading -> head and rows of each table of a `judge` result's groups, for a report."""
+    return {f"By {table['attribute']}": rows_of(table_of(table)) for table in found["groups"]}
 
 
 def _curves(path: Path) -> list[report.Picture]:
@@ -297,5 +306,5 @@ def printed(found: Mapping[str, Any]) -> str:
     notes.append(found["leaks"]["sentence"])
     if "ms_per_face" in found["model"]:
         notes.append(f"{found['model']['ms_per_face']:.2f} ms a face on one thread, one at a time")
-    groups = [line for table in found.get("groups", ()) for line in (aligned_columns(*rows_of(table_of(table))), "")]
+    groups = [line for table in tables_of_groups(found).values() for line in (aligned_columns(*table), "")]
     return "\n".join([*lines, "", text_table(found, intervals=spans), "", *groups, *notes])

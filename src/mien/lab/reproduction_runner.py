@@ -4,6 +4,7 @@ One output folder holds runs of one set of changes and of the same rows only (`a
 a table whose cells were trained under different `--set`, or judged on different faces, could not be read.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,6 +43,7 @@ REPORTED = {
 }
 TOGETHER = "ad-corre"  # FER-2013's protocol whose test is PublicTest and PrivateTest (Table 4)
 HOLDOUT = "holdout"
+LONGEST = 60  # letters of a pattern in a page's name
 # How a paper divided a dataset, where it is not the dataset's default: options of `datasets.load`, "split" or "select_on".
 DIVIDED: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("wcl", "affectnet"): {"protocol": "wcl", "split": "test", "select_on": "valid"},  # it draws its own sets
@@ -280,17 +282,19 @@ def counted(method: Method, name: str) -> dict[str, float]:
     }
 
 
-def remember(folder: Path, conduct: Conduct) -> None:
-    """Keep what was asked in `folder`/asked.json, and the SHA-256 of the teacher and of start weights once they are there; the
-    runs add the fingerprints of their rows. Raises UsageError when the folder's runs were asked otherwise."""
-    asked: dict[str, Any] = {
-        "settings": list(conduct.settings),
-        "select_on": conduct.select_on or HOLDOUT,
-        "report_on": conduct.report_on,
-    }
+def remember(folder: Path, conduct: Conduct, wanted: Iterable[Job]) -> None:
+    """Keep in `folder`/asked.json the settings, the splits that the wanted runs report and choose epochs by, and the SHA-256 of the
+    teacher and of start weights once they are there; the runs add the fingerprints of their rows. Raises UsageError when the
+    folder's runs were asked otherwise."""
+    splits = {}
+    for job in wanted:
+        division = _division(job, conduct)
+        splits[f"{job.dataset}: reported split"] = division["split"]
+        splits[f"{job.dataset}: epochs chosen on"] = division["select_on"]
     files = {f"pretrained {start}": path for start, path in (conduct.weights or {}).items()}
     files |= {} if conduct.teacher is None else {"teacher": taught_by(conduct.teacher)}
-    _remember(folder, asked, {name: file_sha256(path) for name, path in files.items() if path.is_file()})
+    given = {name: file_sha256(path) for name, path in files.items() if path.is_file()}
+    _remember(folder, {"settings": list(conduct.settings)}, splits | given)
 
 
 def _remember(folder: Path, asked: Mapping[str, Any], given: Mapping[str, str]) -> None:
@@ -336,7 +340,7 @@ def reproduce(name: str, plan: Plan, out: Path, *, conduct: Conduct, say: Callab
         resolve(choice_of(job, conduct))
     _refuse_what_rows_differ_in(wanted, conduct)
     _refuse_what_no_run_reads(wanted, conduct)
-    remember(out / name / plan.preset.replace("/", "-"), conduct)
+    remember(out / name / plan.preset.replace("/", "-"), conduct, wanted)
     problems = run_cells(wanted, out, runner=TrainingRunner(conduct, say), say=say)
     counts = cache(lambda variant: counted(method, variant))
     cells = [] if drawn_only else lay_out(method, out, plan, problems=problems, counts=counts)
@@ -364,10 +368,13 @@ def plan_in_words(plan: Plan) -> str:
 
 
 def page_name(method: str, plan: Plan) -> str:
-    """A file name by what was asked for. Other seeds, and rows whose patterns differ in signs only, have the same."""
+    """A file name by what was asked for: the pattern of rows is told by its words and, where it has other signs or is long, by a
+    hash."""
     parts = [method, plan.preset.replace("/", "-"), plan.data or ""]
     parts += [f"table{plan.table}" if plan.table else "", f"figure{plan.figure}" if plan.figure else ""]
-    parts.append(re.sub(r"\W+", "-", plan.rows).strip("-"))
+    parts.append("" if plan.seeds == Plan.seeds else f"seeds{plan.seeds}")
+    words = re.sub(r"\W+", "-", plan.rows).strip("-")[:LONGEST]
+    parts += [words, "" if words == plan.rows else hashlib.sha256(plan.rows.encode()).hexdigest()[:6]]
     return "-".join(part.replace(" ", "") for part in parts if part)
 
 

@@ -300,6 +300,7 @@ def printed(found: Mapping[str, Any]) -> str:
     protocol = found["protocol"]
     lines = [f"{protocol['dataset']} {protocol['split']}, label rule {protocol['label_rule']}, head {protocol['head']}"]
     lines.append(f"views: {protocol['views']}; selected by: {protocol['selection_rule']}; seed {protocol['seed']}")
+    lines += [f"note: {protocol['note']}"] if protocol.get("note") else []
     spans = {name: (span["low"], span["high"]) for name, span in found["intervals"].items()}
     notes = [f"accepted although {mismatch}" for mismatch in found["mismatches"]]
     notes.append(f"[low, high]: {LEVEL_WORDS} intervals, ECE's an upper bound; drawn together: {found['clusters']}")

@@ -41,8 +41,8 @@ class Training:
 
 @dataclass(frozen=True)
 class Opened:
-    """A model ready to be judged. facts: its part of the protocol. costs: what is known of bytes, parameters and macs. run: the
-    folder of a run, or None. views: as its recipe tests."""
+    """A model ready to be judged. facts: its part of the protocol. costs: what is known of bytes, parameters (all, those that
+    learn, and Keras' total) and macs. run: the folder of a run, or None. views: as its recipe tests."""
 
     model: Model
     facts: Mapping[str, Any]
@@ -146,11 +146,18 @@ def open_model(path: Path, *, checkpoint: str = "best.ckpt") -> Opened:
     of another kind, DataError for a folder that is no run's, ModelError for a file that is no model of mien's."""
     facts: dict[str, Any] = {"command": command_line(), "commit": commit()}
     if path.is_dir():
+        from mien.lab.networks.counts import statistics
         from mien.lab.training.export import TrainedRun
 
         run = TrainedRun(path, checkpoint=checkpoint)
         counts = run.facts["parameters"]
-        costs = {"parameters": sum(counts.values()), "trainable": counts["trainable"], "macs": run.facts["macs"]}
+        weights = sum(counts.values())
+        costs = {
+            "parameters": weights,
+            "trainable": counts["trainable"],
+            "keras_total": weights + statistics(run.module.network),
+            "macs": run.facts["macs"],
+        }
         facts |= {"selection_rule": run.facts["selection_rule"], "seed": run.facts["seed"]}
         return Opened(run, facts, costs, path, run.recipe.views)
     if path.suffix != ".onnx":

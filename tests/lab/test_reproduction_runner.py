@@ -294,6 +294,11 @@ def test_words_that_cannot_be_meant_leave_no_folder_behind(conduct: Conduct, tmp
     with pytest.raises(UsageError, match=r"--set msacr:lr=5: ad-corre has no variant 'msacr'; expected one of"):
         reproduce("ad-corre", TABLE_10, tmp_path / "out", conduct=misspelt, say=quiet)
     for name, plan, told in (
+        (
+            "mscar",
+            Plan("cpu", 1, table="3", data="fer"),
+            "--data fer: unknown dataset; expected one of fer2013, ferplus",
+        ),
         ("mscar", Plan("cpu", 1, table="3", figure="99"), "mscar has no figure '99': there are 1, 2"),
         ("ad-corre", Plan("cpu", 1, table="99", figure="6"), "no printed numbers in Table 99: there are Table 2"),
         ("mien-small", Plan("paper", 1), "mien-small is no paper's method: .* train it by `mien train mien-small`"),

@@ -305,7 +305,7 @@ def _remember(folder: Path, asked: Mapping[str, Any], given: Mapping[str, str]) 
     differing = [f"{key} was {before.get(key)}, now {value}" for key, value in now if before.get(key) != value]
     if before and differing:
         raise UsageError(f"{folder} holds runs of another reproduction: {'; '.join(differing)}; choose another -o")
-    folder.mkdir(parents=True, exist_ok=True)
+    writing.folder(folder)
     writing.text(path, json.dumps({**before, **asked, **given}, indent=1))
 
 
@@ -321,7 +321,7 @@ class Reproduced:
 def reproduce(name: str, plan: Plan, out: Path, *, conduct: Conduct, say: Callable[[str], None] = print) -> Reproduced:
     """Run what is missing, lay the tables out, draw the figures, write the pages. A finished run is never made again; a
     run whose data are absent leaves its cells empty and the rest goes on. Raises UsageError, before anything is trained, for a
-    method, preset, table, figure or setting that there is none of or that cannot be meant."""
+    method, preset, dataset, table, figure or setting that there is none of or that cannot be meant."""
     method = methods.load(name)
     if plan.preset not in method.recipes:
         raise UsageError(f"{name} has no preset {plan.preset!r}: expected one of {', '.join(method.recipes)}")
@@ -329,6 +329,8 @@ def reproduce(name: str, plan: Plan, out: Path, *, conduct: Conduct, say: Callab
         raise UsageError(
             f"{name} is no paper's method: there is no printed number to reproduce; train it by `mien train {name}`"
         )
+    if plan.data not in (None, *datasets.NAMES):
+        raise UsageError(f"--data {plan.data}: unknown dataset; expected one of {', '.join(datasets.NAMES)}")
     check_settings(method, conduct.settings)
     figures_of(name, plan.figure)
     drawn_only = plan.figure is not None and plan.table is None and not _printed(method, plan)

@@ -75,7 +75,7 @@ def _unreadable(file: Path, reason: object) -> DataError:
 
 def write(comparison: Comparison, out: Path) -> tuple[Path, ...]:
     """comparison.md, .csv and .html in `out`."""
-    out.mkdir(parents=True, exist_ok=True)
+    writing.folder(out)
     texts = {"md": to_markdown(comparison), "csv": to_csv(comparison), "html": html(comparison)}
     paths = {out / f"comparison.{suffix}": text for suffix, text in texts.items()}
     for path, text in paths.items():

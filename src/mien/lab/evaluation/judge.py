@@ -89,6 +89,7 @@ def judge(
         mismatches = leaks.check_preprocessing(
             card, data, head=head_for(card, data.name, head), accepted=accept_mismatch
         )  # before the work
+        writing.folder(out)
         scores = evaluate(
             opened.model,
             data,
@@ -122,7 +123,7 @@ def judge(
 
 def write(out: Path, scores: Scores, found: Mapping[str, Any]) -> None:
     """scores.npz and metrics.json into the folder."""
-    out.mkdir(parents=True, exist_ok=True)
+    writing.folder(out)
     scores.save(out / SCORES)
     writing.text(out / METRICS, json.dumps(found, indent=1, sort_keys=True))
 

@@ -283,5 +283,8 @@ def test_a_table_on_other_data_compares_rows_but_not_with_the_paper(tmp_path: Pa
     assert rows[0]["difference"] == ""
     assert "measured on synthetic" in to_markdown("t", cells)
     assert [verdict.row for verdict in verdicts(cells)] == ["LBAN-IL"]
-    with pytest.raises(UsageError, match="with a row like 'nothing'"):
-        jobs(PAPER, Plan(rows="nothing"))
+    for table, where in ((None, "the paper"), ("6", "Table 6")):
+        with pytest.raises(
+            UsageError, match=f"--rows 'nothing': like no row of {where}; there are LBAN softmax; LBAN-IL"
+        ):
+            jobs(PAPER, Plan(table=table, rows="nothing"))

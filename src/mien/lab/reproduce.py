@@ -115,17 +115,20 @@ class Plan:
 
 
 def selected(published: Iterable["Published"], plan: Plan) -> list["Published"]:
-    """The printed numbers that a plan asks for. Raises UsageError naming the tables and figures there are."""
+    """The printed numbers that a plan asks for. Raises UsageError naming the tables and figures, or the rows, there are."""
     numbers = list(published)
     wanted = [("Table", plan.table), ("Fig.", plan.figure)]
     asked = [f"{kind} {number}" for kind, number in wanted if number is not None]
     if plan.table is not None and asked[0] not in {number.table for number in numbers}:
         asked = asked[:1]  # refused, whatever figure is asked for beside it
-    found = [number for number in numbers if (not asked or number.table in asked) and re.search(plan.rows, number.row)]
-    if not found:
+    held = [number for number in numbers if not asked or number.table in asked]
+    if not held:
         there = ", ".join(dict.fromkeys(number.table for number in numbers))
-        rows = f" with a row like {plan.rows!r}" if plan.rows else ""
-        raise UsageError(f"no printed numbers in {' or '.join(asked) or 'the paper'}{rows}: there are {there}")
+        raise UsageError(f"no printed numbers in {' or '.join(asked)}: there are {there}")
+    found = [number for number in held if re.search(plan.rows, number.row)]
+    if not found:
+        rows = "; ".join(dict.fromkeys(number.row for number in held))
+        raise UsageError(f"--rows {plan.rows!r}: like no row of {' or '.join(asked) or 'the paper'}; there are {rows}")
     return found
 
 

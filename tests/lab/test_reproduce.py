@@ -209,6 +209,16 @@ def test_rows_that_share_a_variant_but_not_the_recipe_are_told_apart() -> None:
     ]  # fmt: skip
 
 
+def test_damaged_scores_are_named_with_the_way_out(tmp_path: Path) -> None:
+    run(tmp_path, Runner())
+    file = tmp_path / jobs(PAPER, Plan("cpu", 2))[0].folder / SCORES
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(
+        DataError, match=f"{SCORES}: not a scores file .*; deleted, it is made anew by the same command"
+    ):
+        cells_of(tmp_path)
+
+
 def test_tables_and_figures_are_chosen_by_number() -> None:
     assert {number.table for number in selected(PAPER.published, Plan(table="6"))} == {"Table 6"}
     assert {number.table for number in selected(PAPER.published, Plan(table="2", figure="6"))} == {"Table 2", "Fig. 6"}

@@ -255,6 +255,14 @@ def test_what_was_asked_is_kept_beside_the_runs(tmp_path: Path) -> None:
         remember(tmp_path, Conduct(), wanted)
 
 
+@pytest.mark.parametrize("damage", ['{"settings": [', "[1]", "3"])
+def test_a_damaged_record_of_what_was_asked_is_named(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "asked.json").write_text(damage)
+    with pytest.raises(DataError, match=r"asked\.json: cannot be read \(.*copy it again"):
+        remember(tmp_path, Conduct(), [])
+    assert (tmp_path / "asked.json").read_text() == damage
+
+
 def test_what_chooses_the_epoch_is_kept_as_it_was_not_as_it_was_asked(tmp_path: Path) -> None:
     """WCL's own division of AffectNet has rows for it, which are the default there alone."""
     wanted = [job("wcl", dataset, method="wcl") for dataset in ("affectnet", "rafdb")]

@@ -257,7 +257,10 @@ class _Judged:
 
 def _judged(path: Path, cache: dict[Path, _Judged]) -> _Judged | None:
     if path not in cache and path.is_file():
-        scores = Scores.load(path)
+        try:
+            scores = Scores.load(path)
+        except DataError as error:
+            raise DataError(f"{error}; deleted, it is made anew by the same command") from None
         cache[path] = _Judged(scores, summary(scores), hashlib.sha256(path.read_bytes()).hexdigest())
     return cache.get(path)
 

@@ -298,9 +298,15 @@ def remember(folder: Path, conduct: Conduct, wanted: Iterable[Job]) -> None:
 
 
 def _remember(folder: Path, asked: Mapping[str, Any], given: Mapping[str, str]) -> None:
-    """Refuse what differs from `folder`/asked.json, write the rest there. given: what may come later, and then stays the same."""
+    """Refuse what differs from `folder`/asked.json, write the rest there. given: what may come later, and then stays the same.
+    Raises DataError where that file is damaged."""
     path = folder / "asked.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({error}); it says what the runs beside it were asked: copy it again"
+        ) from None
     now = [*asked.items(), *((name, value) for name, value in given.items() if name in before)]
     differing = [f"{key} was {before.get(key)}, now {value}" for key, value in now if before.get(key) != value]
     if before and differing:

@@ -85,6 +85,12 @@ def test_groups_are_judged_over_all_parts(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.groups["gender"], whole.groups["gender"])
 
 
+def test_the_accuracy_of_each_part_bears_its_name() -> None:
+    """As `folds/*` puts the tenth before the second."""
+    parts = [{"name": name, "accuracy": value} for name, value in (("1", 0.5), ("10", 0.25), ("2", 0.75))]
+    assert pooling.spread(parts).startswith("Accuracy of each part: 1 50.00, 10 25.00, 2 75.00; their mean 50.00,")
+
+
 def test_a_part_is_never_overwritten(tmp_path: Path) -> None:
     folders = saved(folds_of(made_up(60)), tmp_path)
     before = (folders[0] / "scores.npz").read_bytes()
@@ -188,15 +194,17 @@ def test_answers_in_a_table_for_each_fold_are_pooled(tmp_path: Path) -> None:
     assert found["accuracy"] == 1 and found["protocol"]["note"] == "pooled: folds 1 to 10"
 
 
-def test_leaks_of_the_parts_are_added_up(tmp_path: Path) -> None:
+def test_leaks_and_mismatches_of_the_parts_are_added_up(tmp_path: Path) -> None:
     whole = made_up(60)
     parts = folds_of(whole)
     folders = saved(parts, tmp_path)
     for folder, part in zip(folders, parts.values(), strict=True):
         known = {"checked": True, "ids": [str(part.ids[0])], "shared": {"subject": 2}}
-        (folder / "metrics.json").write_text(json.dumps({"leaks": known}))
-    found = pooling.pool(folders, tmp_path / "all")
+        (folder / "metrics.json").write_text(json.dumps({"leaks": known, "mismatches": ["the pictures are grey"]}))
+    found = pooling.pool(folders, tmp_path / "all", page=tmp_path / "page.html")
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["metrics.json", "scores.npz"]
+    assert found["mismatches"] == ["the pictures are grey"]
+    assert "Accepted although the pictures are grey." in (tmp_path / "page.html").read_text()
     assert found["leaks"]["leaked"] == 3
     sentence = leak_report(whole, np.arange(60) < 3).sentence
     assert (

@@ -271,7 +271,6 @@ def html(
     faces: Sequence[report.Picture] = (),
 ) -> str:
     """The report of a `judge` result. run: the run folder, for its facts and learning curves. faces: more figures."""
-    notes = [*(f"Accepted although {mismatch}." for mismatch in found["mismatches"]), found["leaks"]["sentence"]]
     known = [(name, f"{value:,}") for name, value in sorted(found["model"].items())]
     costs = {"Cost": (("quantity", "value"), known)} if known else {}
     facts = None if run is None else json.loads((run / "run.json").read_text(encoding="utf-8"))
@@ -282,10 +281,15 @@ def html(
         scores,
         run=facts,
         extra=[*curves, *faces],
-        notes=notes,
+        notes=notes_of(found),
         clusters=clusters,
         tables={**tables_of_groups(found), **costs},
     )
+
+
+def notes_of(found: Mapping[str, Any]) -> list[str]:
+    """What the reader of a `judge` result's report must know first, in sentences."""
+    return [*(f"Accepted although {mismatch}." for mismatch in found["mismatches"]), found["leaks"]["sentence"]]
 
 
 def tables_of_groups(found: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]]:

@@ -17,7 +17,7 @@ from mien.lab.evaluation import metrics as measured
 from mien.lab.evaluation.eval_needed import check_installed
 from mien.lab.evaluation.groups import group_tables
 from mien.lab.evaluation.intervals import intervals
-from mien.lab.evaluation.judge import printed, tables_of_groups, write
+from mien.lab.evaluation.judge import notes_of, printed, tables_of_groups, write
 from mien.lab.evaluation.scores import SCORES, Scores
 from mien.lab.protocol import command_line, commit
 
@@ -49,7 +49,7 @@ def pool(folders: Sequence[Path], out: Path, *, page: Path | None = None) -> dic
         "clusters": "none" if scores.clusters is None else _names([part.get("clusters") for part in beside]),
         "groups": [asdict(table) for table in group_tables(scores)],
         "leaks": _leaks(scores, [part.get("leaks", {}) for part in beside]),
-        "mismatches": [],
+        "mismatches": list(dict.fromkeys(mismatch for part in beside for mismatch in part.get("mismatches", ()))),
         "model": {},
         "parts": [_figures(name, part) for name, part in parts.items()],
         "protocol": dict(scores.protocol),
@@ -57,7 +57,7 @@ def pool(folders: Sequence[Path], out: Path, *, page: Path | None = None) -> dic
     write(out, scores, found)
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
-        notes = [found["leaks"]["sentence"], spread(found["parts"])]
+        notes = [*notes_of(found), spread(found["parts"])]
         tables = {**tables_of_groups(found), **_table(found)}
         report.write_report(page, report.report(scores, notes=notes, clusters=scores.clusters, tables=tables))
     return found
@@ -113,7 +113,7 @@ def joined(parts: Mapping[str, Scores]) -> Scores:
 def spread(parts: Sequence[Mapping[str, Any]]) -> str:
     """The accuracy of each part and their mean, which papers print, in a sentence."""
     values = 100 * np.array([part["accuracy"] for part in parts])
-    each = ", ".join(f"{value:.2f}" for value in values)
+    each = ", ".join(f"{part['name']} {value:.2f}" for part, value in zip(parts, values, strict=True))
     return (
         f"Accuracy of each part: {each}; their mean {values.mean():.2f}, standard deviation {values.std(ddof=1):.2f}."
     )

@@ -52,7 +52,8 @@ class Scores:
                 f"scores disagree: {len(self.labels)} labels, {len(self.ids)} ids, {len(self.classes)} classes for "
                 f"probabilities {self.probabilities.shape}"
             )
-        held = {"features": self.features, "votes": self.votes, "clusters": self.clusters, **self.groups}
+        named = {GROUP + name: values for name, values in self.groups.items()}
+        held = {"features": self.features, "votes": self.votes, "clusters": self.clusters, **named}
         for name, value in held.items():
             if value is not None and len(value) != rows:
                 raise DataError(f"scores disagree: {len(value)} rows of {name} for {rows} of probabilities")

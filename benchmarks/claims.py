@@ -21,9 +21,9 @@ from mien.errors import DataError
 from mien.lab import methods
 from mien.lab.evaluation.metrics import summary, value_of
 from mien.lab.evaluation.paired import holm, seed_difference
-from mien.lab.evaluation.scores import Scores
+from mien.lab.evaluation.scores import SCORES, Scores
 from mien.lab.methods.method import Method, Published
-from mien.lab.reproduce import SCORES, Plan, jobs_of, selected
+from mien.lab.reproduce import Plan, jobs_of, selected
 from mien.lab.training import runs, times
 
 HERE = Path(__file__).parent

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 
 from mien import cli
 from mien.errors import DataError
+from mien.expressions import BASIC
 from mien.lab import datasets
 from mien.lab.datasets import FaceDataset
-from mien.lab.evaluation import answers
+from mien.lab.evaluation import answers, judge
 from mien.lab.evaluation.compare_files import load
 from mien.lab.evaluation.metrics import summary
+from mien.lab.evaluation.scores import Scores
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
 
@@ -77,6 +80,21 @@ def test_answers_to_other_rows_are_left_out_and_told(data: FaceDataset, tmp_path
     more = answers.read(written(tmp_path / "more.csv", [*rows, ["of another split", *rows[1][1:]]]), data)
     assert (more.probabilities == alone.probabilities).all()
     assert alone.protocol["note"] == data.note and more.protocol["note"].endswith("1 answers to other rows")
+
+
+def test_an_answer_of_a_class_that_the_data_lack_is_told(data: FaceDataset, tmp_path: Path) -> None:
+    seven = replace(data.subset(np.flatnonzero(data.labels < len(BASIC))), classes=BASIC, votes=None)
+    head, *rows = told(seven)
+    sure = [[*row, 0.0] for row in rows]
+    sure[0][1:] = [0.0] * len(BASIC) + [1.0]
+    found = judge.judge(written(tmp_path / "tool.csv", [[*head, "contempt"], *sure]), seven, tmp_path / "out")
+    said = "1 answers are of classes that the data lack only, and count as neutral"
+    assert found["protocol"]["note"] == f"{data.note}; {said}"
+    assert f"\nnote: {data.note}; {said}\n" in judge.printed(found)
+    scores = Scores.load(tmp_path / "out/scores.npz")
+    row = scores.ids.tolist().index(sure[0][0])
+    assert scores.probabilities[row] == pytest.approx(1 / len(BASIC))
+    assert scores.classes[scores.predictions[row]] == "neutral"
 
 
 @pytest.mark.parametrize(("foreign", "said"), [(0, []), (1, ["1 answers to other rows"])])

@@ -82,6 +82,18 @@ def test_a_report_of_another_kind_is_refused_before_the_work(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_place_that_is_no_folder_is_refused_before_the_work(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(judge, "evaluate", lambda *_, **__: pytest.fail("the model has run"))
+    file = tmp_path / "notes.txt"
+    file.touch()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["evaluate", str(tiny_model), "--data", "synthetic", "--accept-mismatch", "-o", str(file)])
+    told = f"{file}: cannot be made into a folder (File exists); choose another for -o"
+    assert ended.value.code == 2 and told in capsys.readouterr().err
+
+
 def test_metrics_come_with_intervals_leaks_and_costs(
     evaluate: Callable[..., dict[str, Any]],
     tiny_model: Path,

@@ -1,6 +1,7 @@
 """Leaks, mismatching preprocessing, and accuracy by group."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from mien.card import CropSpec, Head, InputSpec, ModelCard
 from mien.errors import DataError
 from mien.expressions import BASIC, EXPRESSIONS
 from mien.lab.datasets.dataset import FaceDataset
-from mien.lab.evaluation.groups import by_group, group_tables, rows_of
+from mien.lab.evaluation.groups import attributes, by_group, group_tables, rows_of
 from mien.lab.evaluation.leaks import (
     check_preprocessing,
     duplicate_clusters,
@@ -20,6 +21,7 @@ from mien.lab.evaluation.leaks import (
     pixel_hashes,
     preprocessing_mismatches,
 )
+from mien.lab.evaluation.paired import aligned
 from mien.lab.evaluation.scores import Scores
 
 
@@ -218,14 +220,32 @@ def test_small_and_unknown_groups_take_no_part_in_the_gap() -> None:
 
 
 def test_identities_are_not_groups() -> None:
-    scores = made_up(40)
-    tables = group_tables(scores, {"subject": ["s"] * 40, "gender": ["w", "m"] * 20, "age": [""] * 40})
+    found = attributes({"subject": ["s"] * 40, "gender": ["w", "m"] * 20, "age": [""] * 40})
+    tables = group_tables(replace(made_up(40), groups=found))
     assert [table.attribute for table in tables] == ["gender"]
 
 
+def test_groups_go_with_their_rows(tmp_path: Path) -> None:
+    """Whatever they are called, through the file and when rows are put in another's order."""
+    scores = replace(made_up(40), votes=made_up(40).probabilities, groups={"votes": np.array(["w", "m"] * 20)})
+    scores.save(tmp_path / "scores.npz")
+    again = Scores.load(tmp_path / "scores.npz")
+    np.testing.assert_array_equal(again.groups["votes"], scores.groups["votes"])
+    np.testing.assert_array_equal(again.votes, scores.votes)
+    order = np.arange(40)[::-1]
+    turned = replace(
+        scores, labels=scores.labels[order], probabilities=scores.probabilities[order], ids=scores.ids[order],
+        votes=scores.votes[order], groups={"votes": scores.groups["votes"][order]},
+    )  # fmt: skip
+    np.testing.assert_array_equal(aligned(scores, turned).groups["votes"], scores.groups["votes"])
+    with pytest.raises(DataError, match="scores disagree: 39 rows of group_votes for 40"):
+        replace(scores, groups={"votes": scores.groups["votes"][1:]})
+    with pytest.raises(DataError, match="scores disagree: 39 rows of votes for 40"):
+        replace(scores, votes=scores.votes[1:])
+
+
 def test_what_was_sampled_together_is_no_group() -> None:
-    scores = made_up(100)
     groups = {
         name: [f"{name}{i % 5}" for i in range(100)] for name in ("subject", "film", "sequence", "picture", "gender")
     }
-    assert [table.attribute for table in group_tables(scores, groups)] == ["gender"]
+    assert list(attributes(groups)) == ["gender"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scores_fixtures import made_up
 
-from mien.errors import DataError, UsageError
+from mien.errors import DataError
 from mien.lab.evaluation import metrics
 from mien.lab.evaluation.metrics import summary
 from mien.lab.evaluation.scores import Scores
@@ -73,10 +73,17 @@ def test_areas_agree_with_scikit_learn() -> None:
     )
     found = summary(scores)
     assert found["auc"] == pytest.approx(oracle, abs=1e-6)
-    trapezoid = summary(scores, pr_area="trapezoid")
-    assert trapezoid["pr_area"] == "trapezoid"
-    assert trapezoid["auc_pr"] != found["auc_pr"]
-    assert trapezoid["auc_pr"] == pytest.approx(found["auc_pr"], abs=0.02)
+    one_hot = np.eye(len(scores.classes))[scores.labels]
+    curves = [
+        sklearn_metrics.precision_recall_curve(*columns)
+        for columns in zip(one_hot.T, scores.probabilities.T, strict=True)
+    ]
+    assert found["auc_pr"] == pytest.approx(
+        sklearn_metrics.average_precision_score(one_hot, scores.probabilities, average="macro"), abs=1e-12
+    )
+    trapezoid = np.mean([sklearn_metrics.auc(recall, precision) for precision, recall, _ in curves])
+    assert found["auc_pr_trapezoid"] == pytest.approx(trapezoid, abs=1e-12)
+    assert found["auc_pr_trapezoid"] != found["auc_pr"]
 
 
 @pytest.mark.parametrize("accuracy", [0.2, 0.507, 0.9])
@@ -189,8 +196,6 @@ def test_impossible_scores_are_refused() -> None:
         broken[3] *= 0.3  # farther from 1 than the next
         broken[5] *= 1.5
         summary(replace(scores, probabilities=broken))
-    with pytest.raises(UsageError, match="trapezoid"):
-        summary(scores, pr_area="area")
 
 
 def test_the_text_holds_every_class_and_the_counts() -> None:

@@ -9,8 +9,9 @@ from test_reproduce import Number
 
 from mien.errors import UsageError
 from mien.lab.evaluation.paper_table import Cell, Measured
+from mien.lab.evaluation.scores import SCORES
 from mien.lab.paper_figures import DRAWN, NEEDS, PAPER_FIGURES, draw_figures, section
-from mien.lab.reproduce import FEATURES, SCORES, Job, Plan
+from mien.lab.reproduce import FEATURES, Job, Plan
 
 pytest.importorskip("matplotlib", reason="needs the extra eval")
 pytest.importorskip("sklearn", reason="needs the extra eval")

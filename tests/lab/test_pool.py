@@ -2,7 +2,7 @@
 
 import csv
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mien.lab import datasets
 from mien.lab.datasets import layouts
 from mien.lab.evaluation import pooling
 from mien.lab.evaluation.compare import compare
+from mien.lab.evaluation.groups import by_group
 from mien.lab.evaluation.leaks import leak_report
 from mien.lab.evaluation.scores import Scores
 
@@ -34,6 +35,7 @@ def rows_of(scores: Scores, rows: np.ndarray, **changes: Any) -> Scores:
         {**scores.protocol, "model_sha256": str(rows[0]), "data_fingerprint": str(rows[0]), **changes},
         votes=None if scores.votes is None else scores.votes[rows],
         clusters=None if scores.clusters is None else scores.clusters[rows],
+        groups={name: values[rows] for name, values in scores.groups.items()},
     )
 
 
@@ -59,6 +61,44 @@ def test_the_whole_is_its_parts_whatever_their_order() -> None:
     again = pooling.joined(dict(reversed(parts.items())))
     np.testing.assert_array_equal(again.ids, found.ids)
     assert again.protocol["data_fingerprint"] == found.protocol["data_fingerprint"]
+
+
+def saved(parts: dict[str, Scores], where: Path) -> list[Path]:
+    """Their folders."""
+    for name, part in parts.items():
+        (where / name).mkdir()
+        part.save(where / name / "scores.npz")
+    return [where / name for name in parts]
+
+
+def test_groups_are_judged_over_all_parts(tmp_path: Path) -> None:
+    """One attribute is known of a part only."""
+    whole = replace(made_up(90), groups={"gender": np.array(["w", "m"] * 45)}, clusters=np.repeat(np.arange(30), 3))
+    parts = folds_of(whole)
+    parts["part-2"] = replace(parts["part-2"], groups={**parts["part-2"].groups, "age": np.full(30, "old")})
+    found = pooling.pool(saved(parts, tmp_path), tmp_path / "all", page=tmp_path / "page.html")
+    gender, age = found["groups"]
+    assert gender == asdict(by_group(whole, whole.groups["gender"], attribute="gender", clusters=whole.clusters))
+    assert [(group["value"], group["rows"]) for group in age["groups"]] == [("old", 30)] and age["unknown"] == 60
+    assert "gender" in pooling.as_text(found) and "<h2>By gender</h2>" in (tmp_path / "page.html").read_text()
+    again = Scores.load(tmp_path / "all/scores.npz")
+    np.testing.assert_array_equal(again.groups["gender"], whole.groups["gender"])
+
+
+def test_the_accuracy_of_each_part_bears_its_name() -> None:
+    """As `folds/*` puts the tenth before the second."""
+    parts = [{"name": name, "accuracy": value} for name, value in (("1", 0.5), ("10", 0.25), ("2", 0.75))]
+    assert pooling.spread(parts).startswith("Accuracy of each part: 1 50.00, 10 25.00, 2 75.00; their mean 50.00,")
+
+
+def test_a_part_is_never_overwritten(tmp_path: Path) -> None:
+    folders = saved(folds_of(made_up(60)), tmp_path)
+    before = (folders[0] / "scores.npz").read_bytes()
+    with pytest.raises(
+        UsageError, match="part-1 holds one of the folds, which would be overwritten: name another folder"
+    ):
+        pooling.pool(folders, tmp_path / "elsewhere/../part-1")
+    assert (folders[0] / "scores.npz").read_bytes() == before
 
 
 def test_two_pooled_methods_can_be_compared() -> None:
@@ -154,18 +194,17 @@ def test_answers_in_a_table_for_each_fold_are_pooled(tmp_path: Path) -> None:
     assert found["accuracy"] == 1 and found["protocol"]["note"] == "pooled: folds 1 to 10"
 
 
-def test_leaks_of_the_parts_are_added_up(tmp_path: Path) -> None:
+def test_leaks_and_mismatches_of_the_parts_are_added_up(tmp_path: Path) -> None:
     whole = made_up(60)
-    folders = []
-    for name, part in folds_of(whole).items():
-        folder = tmp_path / name
-        folder.mkdir()
-        part.save(folder / "scores.npz")
+    parts = folds_of(whole)
+    folders = saved(parts, tmp_path)
+    for folder, part in zip(folders, parts.values(), strict=True):
         known = {"checked": True, "ids": [str(part.ids[0])], "shared": {"subject": 2}}
-        (folder / "metrics.json").write_text(json.dumps({"leaks": known}))
-        folders.append(folder)
-    found = pooling.pool(folders, tmp_path / "all")
+        (folder / "metrics.json").write_text(json.dumps({"leaks": known, "mismatches": ["the pictures are grey"]}))
+    found = pooling.pool(folders, tmp_path / "all", page=tmp_path / "page.html")
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["metrics.json", "scores.npz"]
+    assert found["mismatches"] == ["the pictures are grey"]
+    assert "Accepted although the pictures are grey." in (tmp_path / "page.html").read_text()
     assert found["leaks"]["leaked"] == 3
     sentence = leak_report(whole, np.arange(60) < 3).sentence
     assert (

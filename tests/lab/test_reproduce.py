@@ -14,8 +14,8 @@ from mien.errors import DataError, ModelError, UsageError
 from mien.lab.evaluation.metrics import summary
 from mien.lab.evaluation.paper_table import html_body, to_csv, to_markdown, verdicts
 from mien.lab.evaluation.report import page
-from mien.lab.evaluation.scores import Scores
-from mien.lab.reproduce import BIASED, SCORES, Job, Outcome, Plan, jobs, lay_out, run_cells, selected, write_pages
+from mien.lab.evaluation.scores import SCORES, Scores
+from mien.lab.reproduce import BIASED, Job, Outcome, Plan, jobs, lay_out, run_cells, selected, write_pages
 
 pytestmark = pytest.mark.slow  # seconds in all: left to `make test`
 
@@ -209,6 +209,16 @@ def test_rows_that_share_a_variant_but_not_the_recipe_are_told_apart() -> None:
     ]  # fmt: skip
 
 
+def test_damaged_scores_are_named_with_the_way_out(tmp_path: Path) -> None:
+    run(tmp_path, Runner())
+    file = tmp_path / jobs(PAPER, Plan("cpu", 2))[0].folder / SCORES
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(
+        DataError, match=f"{SCORES}: not a scores file .*; deleted, it is made anew by the same command"
+    ):
+        cells_of(tmp_path)
+
+
 def test_tables_and_figures_are_chosen_by_number() -> None:
     assert {number.table for number in selected(PAPER.published, Plan(table="6"))} == {"Table 6"}
     assert {number.table for number in selected(PAPER.published, Plan(table="2", figure="6"))} == {"Table 2", "Fig. 6"}
@@ -283,5 +293,8 @@ def test_a_table_on_other_data_compares_rows_but_not_with_the_paper(tmp_path: Pa
     assert rows[0]["difference"] == ""
     assert "measured on synthetic" in to_markdown("t", cells)
     assert [verdict.row for verdict in verdicts(cells)] == ["LBAN-IL"]
-    with pytest.raises(UsageError, match="with a row like 'nothing'"):
-        jobs(PAPER, Plan(rows="nothing"))
+    for table, where in ((None, "the paper"), ("6", "Table 6")):
+        with pytest.raises(
+            UsageError, match=f"--rows 'nothing': like no row of {where}; there are LBAN softmax; LBAN-IL"
+        ):
+            jobs(PAPER, Plan(table=table, rows="nothing"))

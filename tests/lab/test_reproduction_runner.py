@@ -14,9 +14,9 @@ import small_fer
 from mien import cli
 from mien.errors import DataError, UsageError
 from mien.lab import methods, reproduction_runner, results_cli
-from mien.lab.evaluation.scores import Scores
+from mien.lab.evaluation.scores import SCORES, Scores
 from mien.lab.networks.resnet import ResNet50
-from mien.lab.reproduce import BIASED, FEATURES, SCORES, Job, Plan, jobs, lay_out
+from mien.lab.reproduce import BIASED, FEATURES, Job, Plan, jobs, lay_out
 from mien.lab.reproduction_runner import (
     Conduct,
     TrainingRunner,
@@ -115,8 +115,8 @@ def test_the_command_line_measures_on_other_data_and_draws_the_figure(
         )
     assert not ended.value.code
     printed = capsys.readouterr().out
-    assert "ad-corre-cpu-ferplus-figure4.html" in printed
-    page = (out / "ad-corre-cpu-ferplus-figure4.html").read_text(encoding="utf-8")
+    assert "ad-corre-cpu-ferplus-figure4-seeds1.html" in printed
+    page = (out / "ad-corre-cpu-ferplus-figure4-seeds1.html").read_text(encoding="utf-8")
     assert page.count("<img") == 3  # the same run stands for the paper's three datasets
     assert "rows can be compared with each other" in page
     assert "affectnet: fear -&gt; surprise" in page and "which is the truth is ours" in page  # its printed numbers
@@ -235,17 +235,44 @@ def test_a_page_of_some_rows_leaves_the_whole_tables_page_alone() -> None:
     whole = Plan("cpu", table="8", data="fer2013")
     some = replace(whole, rows=r"^CE \+ (MD|ED)$")
     assert page_name("ad-corre", whole) == "ad-corre-cpu-fer2013-table8"
-    assert page_name("ad-corre", some) == "ad-corre-cpu-fer2013-table8-CE-MD-ED"
+    assert page_name("ad-corre", replace(whole, rows="CE")) == "ad-corre-cpu-fer2013-table8-CE"
+    assert page_name("ad-corre", some).startswith("ad-corre-cpu-fer2013-table8-CE-MD-ED-")
+    others = [replace(whole, rows=r"^CE \+ (MD|ED)"), replace(whole, rows="CE-MD-ED"), replace(whole, seeds=1)]
+    assert len({page_name("ad-corre", plan) for plan in (whole, some, *others)}) == 5
+    assert len(page_name("ad-corre", replace(whole, rows="x" * 300))) < 120
     assert "Only rows like" not in " ".join(introduction(methods.load("ad-corre"), whole, Conduct(), []))
     assert repr(some.rows) in " ".join(introduction(methods.load("ad-corre"), some, Conduct(), []))
 
 
 def test_what_was_asked_is_kept_beside_the_runs(tmp_path: Path) -> None:
-    reproduction_runner.remember(tmp_path, Conduct(settings=("epochs=2",)))
+    wanted = [job("ce", "fer2013")]
+    remember(tmp_path, Conduct(settings=("epochs=2",)), wanted)
     assert json.loads((tmp_path / "asked.json").read_text())["settings"] == ["epochs=2"]
-    reproduction_runner.remember(tmp_path, Conduct(root=tmp_path, settings=("epochs=2",), threads=1))
-    with pytest.raises(UsageError, match="report_on was None, now test"):
-        reproduction_runner.remember(tmp_path, Conduct(settings=("epochs=2",), report_on="test"))
+    remember(tmp_path, Conduct(root=tmp_path, settings=("epochs=2",), threads=1), wanted)
+    with pytest.raises(UsageError, match="fer2013: reported split was valid, now test"):
+        remember(tmp_path, Conduct(settings=("epochs=2",), report_on="test"), wanted)
+    with pytest.raises(UsageError, match="settings was"):
+        remember(tmp_path, Conduct(), wanted)
+
+
+@pytest.mark.parametrize("damage", ['{"settings": [', "[1]", "3"])
+def test_a_damaged_record_of_what_was_asked_is_named(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "asked.json").write_text(damage)
+    with pytest.raises(DataError, match=r"asked\.json: cannot be read \(.*copy it again"):
+        remember(tmp_path, Conduct(), [])
+    assert (tmp_path / "asked.json").read_text() == damage
+
+
+def test_what_chooses_the_epoch_is_kept_as_it_was_not_as_it_was_asked(tmp_path: Path) -> None:
+    """WCL's own division of AffectNet has rows for it, which are the default there alone."""
+    wanted = [job("wcl", dataset, method="wcl") for dataset in ("affectnet", "rafdb")]
+    remember(tmp_path, Conduct(), wanted)
+    kept = json.loads((tmp_path / "asked.json").read_text())
+    chosen = [kept[f"{dataset}: epochs chosen on"] for dataset in ("affectnet", "rafdb")]
+    assert chosen == ["valid", "holdout"]
+    with pytest.raises(UsageError, match="affectnet: epochs chosen on was valid, now holdout"):
+        remember(tmp_path, Conduct(select_on="holdout"), wanted)
+    remember(tmp_path, Conduct(select_on="holdout"), wanted[1:])
 
 
 def test_runs_of_another_teacher_are_another_reproduction(tmp_path: Path) -> None:
@@ -254,14 +281,14 @@ def test_runs_of_another_teacher_are_another_reproduction(tmp_path: Path) -> Non
     for number, teacher in enumerate(teachers):
         teacher.write_bytes(bytes([number]))
     out = tmp_path / "out"
-    remember(out, Conduct())
-    remember(out, Conduct(teacher=teachers[0], weights={"VGGFace2": tmp_path / "absent.pth"}))
-    remember(out, Conduct())
-    remember(out, Conduct(teacher=teachers[0], weights={"VGGFace2": teachers[1]}))
+    remember(out, Conduct(), [])
+    remember(out, Conduct(teacher=teachers[0], weights={"VGGFace2": tmp_path / "absent.pth"}), [])
+    remember(out, Conduct(), [])
+    remember(out, Conduct(teacher=teachers[0], weights={"VGGFace2": teachers[1]}), [])
     with pytest.raises(UsageError, match=r"teacher was [0-9a-f]{64}, now [0-9a-f]{64}"):
-        remember(out, Conduct(teacher=teachers[1]))
+        remember(out, Conduct(teacher=teachers[1]), [])
     with pytest.raises(UsageError, match="pretrained VGGFace2 was"):
-        remember(out, Conduct(weights={"VGGFace2": teachers[0]}))
+        remember(out, Conduct(weights={"VGGFace2": teachers[0]}), [])
 
 
 def test_words_that_cannot_be_meant_leave_no_folder_behind(conduct: Conduct, tmp_path: Path) -> None:
@@ -275,6 +302,11 @@ def test_words_that_cannot_be_meant_leave_no_folder_behind(conduct: Conduct, tmp
     with pytest.raises(UsageError, match=r"--set msacr:lr=5: ad-corre has no variant 'msacr'; expected one of"):
         reproduce("ad-corre", TABLE_10, tmp_path / "out", conduct=misspelt, say=quiet)
     for name, plan, told in (
+        (
+            "mscar",
+            Plan("cpu", 1, table="3", data="fer"),
+            "--data fer: unknown dataset; expected one of fer2013, ferplus",
+        ),
         ("mscar", Plan("cpu", 1, table="3", figure="99"), "mscar has no figure '99': there are 1, 2"),
         ("ad-corre", Plan("cpu", 1, table="99", figure="6"), "no printed numbers in Table 99: there are Table 2"),
         ("mien-small", Plan("paper", 1), "mien-small is no paper's method: .* train it by `mien train mien-small`"),
@@ -286,10 +318,8 @@ def test_words_that_cannot_be_meant_leave_no_folder_behind(conduct: Conduct, tmp
 
 def test_a_folder_takes_partial_data_later(conduct: Conduct, tmp_path: Path) -> None:
     """What the page itself advises where counts are not the official ones."""
-    remember(tmp_path / "out", replace(conduct, allow_partial=False))
-    remember(tmp_path / "out", conduct)
-    with pytest.raises(UsageError, match="select_on was holdout, now valid"):
-        remember(tmp_path / "out", replace(conduct, select_on="valid"))
+    remember(tmp_path / "out", replace(conduct, allow_partial=False), [])
+    remember(tmp_path / "out", conduct, [])
 
 
 @pytest.mark.slow

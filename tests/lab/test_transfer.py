@@ -317,6 +317,10 @@ def test_a_runs_report_shows_where_its_network_looks(world: dict[str, Path], tmp
         json.loads((tmp_path / "out" / "metrics.json").read_text())["model"],
     )
     assert (told["trainable"], told["parameters"]) == (counts["trainable"], counts["trainable"] + counts["fixed"])
+    network = runs.load_network(world["teacher"])[0]
+    assert told["keras_total"] == told["parameters"] + sum(
+        buffer.numel() for name, buffer in network.named_buffers() if name.endswith(("running_mean", "running_var"))
+    )
     assert "Learning curves" in text
 
 

@@ -257,6 +257,7 @@ def evaluate(
     """
     from mien.lab import datasets
     from mien.lab.evaluation import judge
+    from mien.lab.evaluation.scores import METRICS, SCORES
 
     if faces and report is None:
         raise UsageError("--faces shows pictures in the report: pass --report FILE.html, too")
@@ -279,7 +280,7 @@ def evaluate(
         )
     typer.echo(jsonlib.dumps(metrics, indent=1) if json else judge.printed(metrics))
     if not json:
-        written = [out / "scores.npz", out / "metrics.json", *([report] if report else [])]
+        written = [out / SCORES, out / METRICS, *([report] if report else [])]
         typer.echo(f"\nwritten: {', '.join(map(str, written))}")
 
 

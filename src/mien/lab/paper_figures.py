@@ -15,13 +15,14 @@ from mien.lab.evaluation import figures
 from mien.lab.evaluation.metrics import confusion_counts
 from mien.lab.evaluation.paper_table import Cell
 from mien.lab.evaluation.report import Picture, pictures
-from mien.lab.evaluation.scores import Scores
-from mien.lab.reproduce import FEATURES, SCORES, Job, Plan
+from mien.lab.evaluation.scores import SCORES, Scores
+from mien.lab.reproduce import FEATURES, Job, Plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CURVE_COLUMNS = ("train_loss", "valid_loss", "selection")  # of metrics.csv; selection: accuracy that chooses the epoch
+SEED = 0  # of the runs that figures show: every reproduction has it
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,11 @@ class Drawn:
 
 
 def draw_figures(
-    method: str, out: Path, cells: Sequence[Cell], plan: Plan, *, number: str | None = None, seed: int = 0
+    method: str, out: Path, cells: Sequence[Cell], plan: Plan, *, number: str | None = None
 ) -> list[Drawn]:
-    """Every figure of a method's paper, or the one called `number`, from the runs of `seed` below `out`. cells: of
+    """Every figure of a method's paper, or the one called `number`, from the runs of SEED below `out`. cells: of
     `lay_out`, for figures that are curves of printed numbers. plan: its preset and data say which runs."""
-    return [_drawn(figure, out, cells, plan, seed) for figure in figures_of(method, number)]
+    return [_drawn(figure, out, cells, plan) for figure in figures_of(method, number)]
 
 
 def figures_of(method: str, number: str | None) -> list[PaperFigure]:
@@ -122,34 +123,34 @@ def figures_of(method: str, number: str | None) -> list[PaperFigure]:
     return wanted
 
 
-def _drawn(figure: PaperFigure, out: Path, cells: Sequence[Cell], plan: Plan, seed: int) -> Drawn:
+def _drawn(figure: PaperFigure, out: Path, cells: Sequence[Cell], plan: Plan) -> Drawn:
     if figure.kind in NEEDS:
         return Drawn(figure, (), NEEDS[figure.kind])
     try:
         if figure.kind == "sweep":
             return Drawn(figure, (Picture(figures.to_bytes(_sweep(figure, cells), "svg"), _caption(figure)),), "")
-        return _drawn_from_runs(figure, out, plan, seed)
+        return _drawn_from_runs(figure, out, plan)
     except DataError as error:
         return Drawn(figure, (), str(error))
 
 
-def figure_jobs(method: str, number: str, plan: Plan, *, seed: int = 0) -> list[Job]:
+def figure_jobs(method: str, number: str, plan: Plan) -> list[Job]:
     """The runs that the figure called `number` shows, each once; [] for one that no run draws."""
     figures = [figure for figure in PAPER_FIGURES if (figure.method, figure.number) == (method, number)]
     drawable = [figure for figure in figures if figure.kind in DRAWN]
-    return list(dict.fromkeys(job for figure in drawable for job in _jobs(figure, plan, seed)))
+    return list(dict.fromkeys(job for figure in drawable for job in _jobs(figure, plan)))
 
 
-def _jobs(figure: PaperFigure, plan: Plan, seed: int) -> list[Job]:
+def _jobs(figure: PaperFigure, plan: Plan) -> list[Job]:
     dataset = plan.data or figure.dataset
     fold = figure.fold if dataset == figure.dataset else None  # the paper's folds are of its own dataset
     return [
-        Job(figure.method, variant, dataset, plan.preset, seed, fold, figure.condition) for variant in figure.variants
+        Job(figure.method, variant, dataset, plan.preset, SEED, fold, figure.condition) for variant in figure.variants
     ]
 
 
-def _drawn_from_runs(figure: PaperFigure, out: Path, plan: Plan, seed: int) -> Drawn:
-    jobs = _jobs(figure, plan, seed)
+def _drawn_from_runs(figure: PaperFigure, out: Path, plan: Plan) -> Drawn:
+    jobs = _jobs(figure, plan)
     there = [job for job in jobs if (out / job.folder / SCORES).is_file()]
     missing = "" if len(there) == len(jobs) else "not run: " + ", ".join(j.folder for j in jobs if j not in there)
     drawings = DRAWN[figure.kind](out, there) if there else []

@@ -20,14 +20,13 @@ from mien.lab.evaluation.intervals import intervals
 from mien.lab.evaluation.metrics import summary, value_of
 from mien.lab.evaluation.paper_table import Cell, Measured, html_body, to_csv, to_markdown
 from mien.lab.evaluation.report import page
-from mien.lab.evaluation.scores import Scores
+from mien.lab.evaluation.scores import SCORES, Scores
 from mien.lab.evaluation.statistics import Interval, seed_summary
 
 if TYPE_CHECKING:  # the methods import torch; a layout must not
     from mien.lab.methods.method import Method, Published
 
 PROTOCOL = ("dataset", "split", "label_rule", "selection_rule", "views")  # the same of every run of a cell
-SCORES = "scores.npz"
 BIASED = "best_on_test.npz"  # scores of the epoch that was best on the reported rows, where a runner keeps them
 FEATURES = "features.npz"  # the features of the rows of SCORES, for t-SNE: apart, being a hundred times as large
 COUNTED = {
@@ -116,17 +115,20 @@ class Plan:
 
 
 def selected(published: Iterable["Published"], plan: Plan) -> list["Published"]:
-    """The printed numbers that a plan asks for. Raises UsageError naming the tables and figures there are."""
+    """The printed numbers that a plan asks for. Raises UsageError naming the tables and figures, or the rows, there are."""
     numbers = list(published)
     wanted = [("Table", plan.table), ("Fig.", plan.figure)]
     asked = [f"{kind} {number}" for kind, number in wanted if number is not None]
     if plan.table is not None and asked[0] not in {number.table for number in numbers}:
         asked = asked[:1]  # refused, whatever figure is asked for beside it
-    found = [number for number in numbers if (not asked or number.table in asked) and re.search(plan.rows, number.row)]
-    if not found:
+    held = [number for number in numbers if not asked or number.table in asked]
+    if not held:
         there = ", ".join(dict.fromkeys(number.table for number in numbers))
-        rows = f" with a row like {plan.rows!r}" if plan.rows else ""
-        raise UsageError(f"no printed numbers in {' or '.join(asked) or 'the paper'}{rows}: there are {there}")
+        raise UsageError(f"no printed numbers in {' or '.join(asked)}: there are {there}")
+    found = [number for number in held if re.search(plan.rows, number.row)]
+    if not found:
+        rows = "; ".join(dict.fromkeys(number.row for number in held))
+        raise UsageError(f"--rows {plan.rows!r}: like no row of {' or '.join(asked) or 'the paper'}; there are {rows}")
     return found
 
 
@@ -255,7 +257,10 @@ class _Judged:
 
 def _judged(path: Path, cache: dict[Path, _Judged]) -> _Judged | None:
     if path not in cache and path.is_file():
-        scores = Scores.load(path)
+        try:
+            scores = Scores.load(path)
+        except DataError as error:
+            raise DataError(f"{error}; deleted, it is made anew by the same command") from None
         cache[path] = _Judged(scores, summary(scores), hashlib.sha256(path.read_bytes()).hexdigest())
     return cache.get(path)
 

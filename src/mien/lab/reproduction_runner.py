@@ -4,6 +4,7 @@ One output folder holds runs of one set of changes and of the same rows only (`a
 a table whose cells were trained under different `--set`, or judged on different faces, could not be read.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,6 +43,7 @@ REPORTED = {
 }
 TOGETHER = "ad-corre"  # FER-2013's protocol whose test is PublicTest and PrivateTest (Table 4)
 HOLDOUT = "holdout"
+LONGEST = 60  # letters of a pattern in a page's name
 # How a paper divided a dataset, where it is not the dataset's default: options of `datasets.load`, "split" or "select_on".
 DIVIDED: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("wcl", "affectnet"): {"protocol": "wcl", "split": "test", "select_on": "valid"},  # it draws its own sets
@@ -280,28 +282,36 @@ def counted(method: Method, name: str) -> dict[str, float]:
     }
 
 
-def remember(folder: Path, conduct: Conduct) -> None:
-    """Keep what was asked in `folder`/asked.json, and the SHA-256 of the teacher and of start weights once they are there; the
-    runs add the fingerprints of their rows. Raises UsageError when the folder's runs were asked otherwise."""
-    asked: dict[str, Any] = {
-        "settings": list(conduct.settings),
-        "select_on": conduct.select_on or HOLDOUT,
-        "report_on": conduct.report_on,
-    }
+def remember(folder: Path, conduct: Conduct, wanted: Iterable[Job]) -> None:
+    """Keep in `folder`/asked.json the settings, the splits that the wanted runs report and choose epochs by, and the SHA-256 of the
+    teacher and of start weights once they are there; the runs add the fingerprints of their rows. Raises UsageError when the
+    folder's runs were asked otherwise."""
+    splits = {}
+    for job in wanted:
+        division = _division(job, conduct)
+        splits[f"{job.dataset}: reported split"] = division["split"]
+        splits[f"{job.dataset}: epochs chosen on"] = division["select_on"]
     files = {f"pretrained {start}": path for start, path in (conduct.weights or {}).items()}
     files |= {} if conduct.teacher is None else {"teacher": taught_by(conduct.teacher)}
-    _remember(folder, asked, {name: file_sha256(path) for name, path in files.items() if path.is_file()})
+    given = {name: file_sha256(path) for name, path in files.items() if path.is_file()}
+    _remember(folder, {"settings": list(conduct.settings)}, splits | given)
 
 
 def _remember(folder: Path, asked: Mapping[str, Any], given: Mapping[str, str]) -> None:
-    """Refuse what differs from `folder`/asked.json, write the rest there. given: what may come later, and then stays the same."""
+    """Refuse what differs from `folder`/asked.json, write the rest there. given: what may come later, and then stays the same.
+    Raises DataError where that file is damaged."""
     path = folder / "asked.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({error}); it says what the runs beside it were asked: copy it again"
+        ) from None
     now = [*asked.items(), *((name, value) for name, value in given.items() if name in before)]
     differing = [f"{key} was {before.get(key)}, now {value}" for key, value in now if before.get(key) != value]
     if before and differing:
         raise UsageError(f"{folder} holds runs of another reproduction: {'; '.join(differing)}; choose another -o")
-    folder.mkdir(parents=True, exist_ok=True)
+    writing.folder(folder)
     writing.text(path, json.dumps({**before, **asked, **given}, indent=1))
 
 
@@ -317,7 +327,7 @@ class Reproduced:
 def reproduce(name: str, plan: Plan, out: Path, *, conduct: Conduct, say: Callable[[str], None] = print) -> Reproduced:
     """Run what is missing, lay the tables out, draw the figures, write the pages. A finished run is never made again; a
     run whose data are absent leaves its cells empty and the rest goes on. Raises UsageError, before anything is trained, for a
-    method, preset, table, figure or setting that there is none of or that cannot be meant."""
+    method, preset, dataset, table, figure or setting that there is none of or that cannot be meant."""
     method = methods.load(name)
     if plan.preset not in method.recipes:
         raise UsageError(f"{name} has no preset {plan.preset!r}: expected one of {', '.join(method.recipes)}")
@@ -325,6 +335,8 @@ def reproduce(name: str, plan: Plan, out: Path, *, conduct: Conduct, say: Callab
         raise UsageError(
             f"{name} is no paper's method: there is no printed number to reproduce; train it by `mien train {name}`"
         )
+    if plan.data not in (None, *datasets.NAMES):
+        raise UsageError(f"--data {plan.data}: unknown dataset; expected one of {', '.join(datasets.NAMES)}")
     check_settings(method, conduct.settings)
     figures_of(name, plan.figure)
     drawn_only = plan.figure is not None and plan.table is None and not _printed(method, plan)
@@ -336,7 +348,7 @@ def reproduce(name: str, plan: Plan, out: Path, *, conduct: Conduct, say: Callab
         resolve(choice_of(job, conduct))
     _refuse_what_rows_differ_in(wanted, conduct)
     _refuse_what_no_run_reads(wanted, conduct)
-    remember(out / name / plan.preset.replace("/", "-"), conduct)
+    remember(out / name / plan.preset.replace("/", "-"), conduct, wanted)
     problems = run_cells(wanted, out, runner=TrainingRunner(conduct, say), say=say)
     counts = cache(lambda variant: counted(method, variant))
     cells = [] if drawn_only else lay_out(method, out, plan, problems=problems, counts=counts)
@@ -364,10 +376,13 @@ def plan_in_words(plan: Plan) -> str:
 
 
 def page_name(method: str, plan: Plan) -> str:
-    """A file name by what was asked for. Other seeds, and rows whose patterns differ in signs only, have the same."""
+    """A file name by what was asked for: the pattern of rows is told by its words and, where it has other signs or is long, by a
+    hash."""
     parts = [method, plan.preset.replace("/", "-"), plan.data or ""]
     parts += [f"table{plan.table}" if plan.table else "", f"figure{plan.figure}" if plan.figure else ""]
-    parts.append(re.sub(r"\W+", "-", plan.rows).strip("-"))
+    parts.append("" if plan.seeds == Plan.seeds else f"seeds{plan.seeds}")
+    words = re.sub(r"\W+", "-", plan.rows).strip("-")[:LONGEST]
+    parts += [words, "" if words == plan.rows else hashlib.sha256(plan.rows.encode()).hexdigest()[:6]]
     return "-".join(part.replace(" ", "") for part in parts if part)
 
 

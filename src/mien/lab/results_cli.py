@@ -42,10 +42,11 @@ def pool(
     Writes scores.npz and metrics.json, which `mien compare` takes, and prints them. Needs no data.
     """
     from mien.lab.evaluation import pooling
+    from mien.lab.evaluation.scores import METRICS, SCORES
 
     found = pooling.pool(folds, out, page=report)
     typer.echo(pooling.as_text(found))
-    written = [out / "scores.npz", out / "metrics.json", *([report] if report else [])]
+    written = [out / SCORES, out / METRICS, *([report] if report else [])]
     typer.echo(f"\nwritten: {', '.join(map(str, written))}")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from mien.errors import DataError, LabelError
 from mien.expressions import canonical
 from mien.lab.datasets import FaceDataset
-from mien.lab.evaluation.evaluate import aligned_to
+from mien.lab.evaluation.evaluate import aligned_to, unmatched
 from mien.lab.evaluation.metrics import checked
 from mien.lab.evaluation.scores import Scores
 from mien.lab.protocol import command_line, commit, file_sha256
@@ -42,7 +42,14 @@ def read(path: Path, data: FaceDataset) -> Scores:
         "split": data.split,
         "label_rule": data.label_rule,
         "note": "; ".join(
-            [*([data.note] if data.note else []), *([f"{others} answers to other rows"] if others else [])]
+            filter(
+                None,
+                (
+                    data.note,
+                    f"{others} answers to other rows" if others else "",
+                    unmatched(told, names, data.classes),
+                ),
+            )
         ),
         "views": "as answered",
         "head": "as answered",

@@ -10,9 +10,7 @@ from mien.errors import DataError
 from mien.lab.evaluation.compare import FACTS, Comparison, model_table, pair_table, to_csv, to_markdown
 from mien.lab.evaluation.paper_table import html_table
 from mien.lab.evaluation.report import page
-from mien.lab.evaluation.scores import Scores
-
-SCORES, METRICS = "scores.npz", "metrics.json"
+from mien.lab.evaluation.scores import METRICS, SCORES, Scores
 
 
 def load(paths: Sequence[Path]) -> tuple[dict[str, Scores], dict[str, dict[str, float]]]:
@@ -77,7 +75,7 @@ def _unreadable(file: Path, reason: object) -> DataError:
 
 def write(comparison: Comparison, out: Path) -> tuple[Path, ...]:
     """comparison.md, .csv and .html in `out`."""
-    out.mkdir(parents=True, exist_ok=True)
+    writing.folder(out)
     texts = {"md": to_markdown(comparison), "csv": to_csv(comparison), "html": html(comparison)}
     paths = {out / f"comparison.{suffix}": text for suffix, text in texts.items()}
     for path, text in paths.items():

@@ -57,13 +57,14 @@ def evaluate(
         features.append(block[1])
     if not probabilities:
         raise DataError(f"{data.name} {data.split} has no rows to evaluate")
-    matched = aligned_to(np.concatenate(probabilities), model.card.heads[name].labels, data.classes)
+    answered, labels = np.concatenate(probabilities), model.card.heads[name].labels
+    matched = aligned_to(answered, labels, data.classes)
     facts = {
         "dataset": data.name,
         "data_fingerprint": data.fingerprint,
         "split": data.split,
         "label_rule": data.label_rule,
-        "note": data.note,
+        "note": "; ".join(filter(None, (data.note, unmatched(answered, labels, data.classes)))),
         "views": _told(views, average, model.card),
         "head": name,
         "model_sha256": model.sha256,
@@ -103,6 +104,15 @@ def aligned_to(probabilities: np.ndarray, labels: Sequence[str], classes: Sequen
     total = matched.sum(axis=1, keepdims=True)
     uniform = np.array([name in labels for name in classes]) / len(shared)  # all mass lay on dropped classes
     return np.where(total > 0, matched / np.where(total > 0, total, 1), uniform).astype(np.float32)
+
+
+def unmatched(probabilities: np.ndarray, labels: Sequence[str], classes: Sequence[str]) -> str:
+    """How many answers are wholly of classes that the data lack, for the note; "" where none is. `aligned_to` takes them for all
+    classes alike, of which the first then counts as the answer."""
+    known = [column for column, name in enumerate(labels) if name in classes]
+    rows = int((probabilities[:, known].sum(axis=1) <= 0).sum())
+    first = next((name for name in classes if name in labels), "")
+    return f"{rows} answers are of classes that the data lack only, and count as {first}" if rows else ""
 
 
 def _viewed(model: Model, batch: np.ndarray, head: str, views: str, average: str) -> tuple[np.ndarray, np.ndarray]:

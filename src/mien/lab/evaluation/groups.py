@@ -24,6 +24,7 @@ from mien.lab.evaluation.statistics import (
 
 # A group with fewer rows or clusters is shown but takes no part in the gap: by convention, as so few say little of a group.
 FEWEST = 30
+SEED = 0  # of the draws
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,11 @@ class GroupTable:
 
 def by_group(
     scores: Scores,
-    values: Sequence[str],
+    values: Sequence[str] | np.ndarray,
     *,
     attribute: str,
-    clusters: Sequence[str] | None = None,
+    clusters: Sequence[str] | np.ndarray | None = None,
     replicates: int = REPLICATES,
-    seed: int = 0,
 ) -> GroupTable:
     """Accuracy per value of an attribute (N values, "" where unknown), with Wilson's intervals. clusters: (N,) names of what was
     sampled together; where rows share one, intervals and gap are by cluster. Raises DataError unless each row has a value."""
@@ -82,7 +82,7 @@ def by_group(
         accuracy = share_interval(sample.right, sample.clusters)
         groups.append(Group(name, int(mine.sum()), accuracy, _balanced(scores.labels[mine], sample.right)))
         samples.append(sample)
-    gap = _gap(groups, samples, replicates=replicates, seed=seed)
+    gap = _gap(groups, samples, replicates=replicates)
     return GroupTable(attribute, tuple(groups), int((names == "").sum()), gap)
 
 
@@ -120,16 +120,16 @@ def _balanced(labels: np.ndarray, right: np.ndarray) -> float:
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 
 
-def _gap(groups: Sequence[Group], samples: Sequence[_Sample], *, replicates: int, seed: int) -> Gap | None:
+def _gap(groups: Sequence[Group], samples: Sequence[_Sample], *, replicates: int) -> Gap | None:
     large = [(group, sample) for group, sample in zip(groups, samples, strict=True) if sample.is_large]
     if len(large) < 2:
         return None
     large.sort(key=lambda pair: pair[0].accuracy.value)
     (worst, lower), (best, upper) = large[0], large[-1]
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(SEED)
     sides = [sample.redrawn(generator, replicates) for sample in (upper, lower)]
     value = best.accuracy.value - worst.accuracy.value
-    how = f"bootstrap of both groups, {replicates} replicates, seed {seed}"
+    how = f"bootstrap of both groups, {replicates} replicates, seed {SEED}"
     fewer = (
         None
         if upper.clusters is None or lower.clusters is None
@@ -146,14 +146,15 @@ def _chance_of_gap(samples: Sequence[_Sample], gap: float, generator: np.random.
     return float(((draws.max(axis=0) - draws.min(axis=0) >= gap - 1e-12).sum() + 1) / (replicates + 1))
 
 
-def group_tables(
-    scores: Scores, groups: Mapping[str, Sequence[str]], *, clusters: Sequence[str] | None = None
-) -> list[GroupTable]:
-    """One table per attribute of a dataset's `groups`; IDENTITIES are clusters, not groups."""
+def attributes(groups: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+    """Those of a dataset's `groups` that rows are judged by: known of some, and none of IDENTITIES, which are clusters."""
+    return {name: np.asarray(values) for name, values in groups.items() if name not in IDENTITIES and any(values)}
+
+
+def group_tables(scores: Scores) -> list[GroupTable]:
+    """One table per attribute of the scores."""
     return [
-        by_group(scores, values, attribute=name, clusters=clusters)
-        for name, values in groups.items()
-        if name not in IDENTITIES and any(values)
+        by_group(scores, values, attribute=name, clusters=scores.clusters) for name, values in scores.groups.items()
     ]
 
 

@@ -21,9 +21,9 @@ from mien.lab.evaluation import metrics as measured
 from mien.lab.evaluation.eval_needed import check_installed
 from mien.lab.evaluation.evaluate import AVERAGES, Model, evaluate, head_for
 from mien.lab.evaluation.figures import learning_curves, read_curves, to_bytes
-from mien.lab.evaluation.groups import group_tables, rows_of, table_of
+from mien.lab.evaluation.groups import attributes, group_tables, rows_of, table_of
 from mien.lab.evaluation.intervals import intervals
-from mien.lab.evaluation.scores import Scores
+from mien.lab.evaluation.scores import METRICS, SCORES, Scores
 from mien.lab.evaluation.statistics import LEVEL_WORDS, shared
 from mien.lab.evaluation.text import aligned_columns, text_table
 from mien.lab.protocol import command_line, commit
@@ -41,8 +41,8 @@ class Training:
 
 @dataclass(frozen=True)
 class Opened:
-    """A model ready to be judged. facts: its part of the protocol. costs: what is known of bytes, parameters and macs. run: the
-    folder of a run, or None. views: as its recipe tests."""
+    """A model ready to be judged. facts: its part of the protocol. costs: what is known of bytes, parameters (all, those that
+    learn, and Keras' total) and macs. run: the folder of a run, or None. views: as its recipe tests."""
 
     model: Model
     facts: Mapping[str, Any]
@@ -89,6 +89,7 @@ def judge(
         mismatches = leaks.check_preprocessing(
             card, data, head=head_for(card, data.name, head), accepted=accept_mismatch
         )  # before the work
+        writing.folder(out)
         scores = evaluate(
             opened.model,
             data,
@@ -99,13 +100,13 @@ def judge(
         )
     hashes = hashes_of(data)
     clusters, by = clusters_of(data, hashes)
-    scores = with_clusters(scores, clusters)
+    scores = replace(with_clusters(scores, clusters), groups=attributes(data.groups))
     spans = intervals(scores, clusters=clusters)
     found = {
         **measured.summary(scores),
         "intervals": {name: asdict(span) for name, span in spans.items()},
         "clusters": by,
-        "groups": [asdict(table) for table in group_tables(scores, data.groups, clusters=clusters)],
+        "groups": [asdict(table) for table in group_tables(scores)],
         "leaks": leaks_of(scores, data, hashes, training),
         "mismatches": mismatches,
         "model": {} if opened is None else costs_of(opened, data),
@@ -122,9 +123,9 @@ def judge(
 
 def write(out: Path, scores: Scores, found: Mapping[str, Any]) -> None:
     """scores.npz and metrics.json into the folder."""
-    out.mkdir(parents=True, exist_ok=True)
-    scores.save(out / "scores.npz")
-    writing.text(out / "metrics.json", json.dumps(found, indent=1, sort_keys=True))
+    writing.folder(out)
+    scores.save(out / SCORES)
+    writing.text(out / METRICS, json.dumps(found, indent=1, sort_keys=True))
 
 
 def costs_of(opened: Opened, data: FaceDataset) -> dict[str, float]:
@@ -146,11 +147,18 @@ def open_model(path: Path, *, checkpoint: str = "best.ckpt") -> Opened:
     of another kind, DataError for a folder that is no run's, ModelError for a file that is no model of mien's."""
     facts: dict[str, Any] = {"command": command_line(), "commit": commit()}
     if path.is_dir():
+        from mien.lab.networks.counts import statistics
         from mien.lab.training.export import TrainedRun
 
         run = TrainedRun(path, checkpoint=checkpoint)
         counts = run.facts["parameters"]
-        costs = {"parameters": sum(counts.values()), "trainable": counts["trainable"], "macs": run.facts["macs"]}
+        weights = sum(counts.values())
+        costs = {
+            "parameters": weights,
+            "trainable": counts["trainable"],
+            "keras_total": weights + statistics(run.module.network),
+            "macs": run.facts["macs"],
+        }
         facts |= {"selection_rule": run.facts["selection_rule"], "seed": run.facts["seed"]}
         return Opened(run, facts, costs, path, run.recipe.views)
     if path.suffix != ".onnx":
@@ -263,8 +271,6 @@ def html(
     faces: Sequence[report.Picture] = (),
 ) -> str:
     """The report of a `judge` result. run: the run folder, for its facts and learning curves. faces: more figures."""
-    tables = {f"By {table['attribute']}": rows_of(table_of(table)) for table in found["groups"]}
-    notes = [*(f"Accepted although {mismatch}." for mismatch in found["mismatches"]), found["leaks"]["sentence"]]
     known = [(name, f"{value:,}") for name, value in sorted(found["model"].items())]
     costs = {"Cost": (("quantity", "value"), known)} if known else {}
     facts = None if run is None else json.loads((run / "run.json").read_text(encoding="utf-8"))
@@ -272,8 +278,23 @@ def html(
         [] if run is None or not (run / "metrics.csv").is_file() else _curves(run / "metrics.csv")
     )  # a soup has none
     return report.report(
-        scores, run=facts, extra=[*curves, *faces], notes=notes, clusters=clusters, tables={**tables, **costs}
+        scores,
+        run=facts,
+        extra=[*curves, *faces],
+        notes=notes_of(found),
+        clusters=clusters,
+        tables={**tables_of_groups(found), **costs},
     )
+
+
+def notes_of(found: Mapping[str, Any]) -> list[str]:
+    """What the reader of a `judge` result's report must know first, in sentences."""
+    return [*(f"Accepted although {mismatch}." for mismatch in found["mismatches"]), found["leaks"]["sentence"]]
+
+
+def tables_of_groups(found: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    """Heading -> head and rows of each table of a `judge` result's groups, for a report."""
+    return {f"By {table['attribute']}": rows_of(table_of(table)) for table in found["groups"]}
 
 
 def _curves(path: Path) -> list[report.Picture]:
@@ -291,11 +312,12 @@ def printed(found: Mapping[str, Any]) -> str:
     protocol = found["protocol"]
     lines = [f"{protocol['dataset']} {protocol['split']}, label rule {protocol['label_rule']}, head {protocol['head']}"]
     lines.append(f"views: {protocol['views']}; selected by: {protocol['selection_rule']}; seed {protocol['seed']}")
+    lines += [f"note: {protocol['note']}"] if protocol.get("note") else []
     spans = {name: (span["low"], span["high"]) for name, span in found["intervals"].items()}
     notes = [f"accepted although {mismatch}" for mismatch in found["mismatches"]]
     notes.append(f"[low, high]: {LEVEL_WORDS} intervals, ECE's an upper bound; drawn together: {found['clusters']}")
     notes.append(found["leaks"]["sentence"])
     if "ms_per_face" in found["model"]:
         notes.append(f"{found['model']['ms_per_face']:.2f} ms a face on one thread, one at a time")
-    groups = [line for table in found.get("groups", ()) for line in (aligned_columns(*rows_of(table_of(table))), "")]
+    groups = [line for table in tables_of_groups(found).values() for line in (aligned_columns(*table), "")]
     return "\n".join([*lines, "", text_table(found, intervals=spans), "", *groups, *notes])

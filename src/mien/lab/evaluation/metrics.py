@@ -141,12 +141,6 @@ def class_pr_trapezoid(labels: np.ndarray, probabilities: np.ndarray) -> np.ndar
     return _per_class(labels, probabilities, area)
 
 
-PR_AREAS: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "average_precision": class_average_precision,
-    "trapezoid": class_pr_trapezoid,
-}
-
-
 def _per_class(labels: np.ndarray, probabilities: np.ndarray, area: Callable[..., float]) -> np.ndarray:
     found = np.full(probabilities.shape[1], np.nan)
     for index in np.unique(labels):
@@ -244,21 +238,19 @@ def checked(scores: Scores) -> Scores:
     return scores
 
 
-def summary(scores: Scores, *, pr_area: str = "average_precision") -> dict[str, Any]:
+def summary(scores: Scores) -> dict[str, Any]:
     """Every metric of one Scores as JSON-ready data: fractions 0-1, None where undefined, lists in class order.
 
-    Keys: n, classes, absent_classes, accuracy, balanced_accuracy, macro_f1, kappa, alpha, kappa_binary_mean,
-    alpha_binary_mean, auc, auc_pr, pr_area, ece, ece_if_calibrated (a calibrated model's on so many rows), ece_bins, brier, nll,
-    aurc, coverage_at_risk {"0.01": ...}, per_class [{class, n, predicted, precision, recall, f1, auc, auc_pr}], confusion
-    (C, C) counts, confusion_percent (C, C), votes {kl, rows, agreement} or None. Raises DataError for rows that cannot be
-    judged, UsageError without scikit-learn or for an unknown `pr_area`.
+    Keys: n, classes, absent_classes, accuracy, balanced_accuracy, macro_f1, kappa, alpha, kappa_binary_mean, alpha_binary_mean,
+    auc, auc_pr (average precision), auc_pr_trapezoid, ece, ece_if_calibrated (a calibrated model's on so many rows), ece_bins,
+    brier, nll, aurc, coverage_at_risk {"0.01": ...}, per_class [{class, n, predicted, precision, recall, f1, auc, auc_pr}],
+    confusion (C, C) counts, confusion_percent (C, C), votes {kl, rows, agreement} or None. Raises DataError for rows that
+    cannot be judged, UsageError without scikit-learn.
     """
-    if pr_area not in PR_AREAS:
-        raise UsageError(f"unknown area {pr_area!r} under the precision-recall curve: expected {', '.join(PR_AREAS)}")
     labels, probabilities = checked(scores).labels, scores.probabilities
     predictions = scores.predictions
     counts = confusion_counts(labels, predictions, len(scores.classes))
-    aucs, areas = class_auc(labels, probabilities), PR_AREAS[pr_area](labels, probabilities)
+    aucs, areas = class_auc(labels, probabilities), class_average_precision(labels, probabilities)
     found: dict[str, Any] = {
         "n": len(labels),
         "classes": list(scores.classes),
@@ -266,9 +258,9 @@ def summary(scores: Scores, *, pr_area: str = "average_precision") -> dict[str, 
         **{name: _number(metric(counts)) for name, metric in COUNT_METRICS.items()},
         "kappa_binary_mean": _number(binary_mean(counts, cohen_kappa)),
         "alpha_binary_mean": _number(binary_mean(counts, krippendorff_alpha)),
-        "auc": _number(_mean_over(aucs, np.isfinite(aucs))),
-        "auc_pr": _number(_mean_over(areas, np.isfinite(areas))),
-        "pr_area": pr_area,
+        "auc": _macro(aucs),
+        "auc_pr": _macro(areas),
+        "auc_pr_trapezoid": _macro(class_pr_trapezoid(labels, probabilities)),
         **_probability_metrics(labels, probabilities),
         "per_class": _per_class_rows(scores.classes, counts, aucs, areas),
         "confusion": counts.tolist(),
@@ -342,6 +334,11 @@ def _votes(labels: np.ndarray, predictions: np.ndarray, votes: np.ndarray, proba
         "rows": int((votes.sum(axis=1) > 0).sum()),
         "agreement": vote_agreement(labels, predictions, votes),
     }
+
+
+def _macro(areas: np.ndarray) -> float | None:
+    """Mean over the classes that have one."""
+    return _number(_mean_over(areas, np.isfinite(areas)))
 
 
 def _number(value: Any) -> float | None:

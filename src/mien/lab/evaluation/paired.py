@@ -93,6 +93,7 @@ def _reordered(first: Scores, second: Scores) -> Scores:
         features=None if second.features is None else second.features[rows],
         votes=None if second.votes is None else second.votes[rows],
         clusters=None if second.clusters is None else second.clusters[rows],
+        groups={name: values[rows] for name, values in second.groups.items()},
     )
 
 

@@ -15,9 +15,10 @@ from mien.lab.datasets.dataset import fingerprint
 from mien.lab.evaluation import compare_files, leaks, report
 from mien.lab.evaluation import metrics as measured
 from mien.lab.evaluation.eval_needed import check_installed
+from mien.lab.evaluation.groups import group_tables
 from mien.lab.evaluation.intervals import intervals
-from mien.lab.evaluation.judge import printed, write
-from mien.lab.evaluation.scores import Scores
+from mien.lab.evaluation.judge import notes_of, printed, tables_of_groups, write
+from mien.lab.evaluation.scores import SCORES, Scores
 from mien.lab.protocol import command_line, commit
 
 SAME = ("dataset", "split", "label_rule", "views", "head", "method", "selection_rule")
@@ -36,6 +37,8 @@ def pool(folders: Sequence[Path], out: Path, *, page: Path | None = None) -> dic
         report.check_name(page)
     if len(folders) < 2:
         raise UsageError(f"{len(folders)} evaluation: expected those of two or more folds")
+    if any(compare_files.scores_file(folder).resolve() == (out / SCORES).resolve() for folder in folders):
+        raise UsageError(f"-o {out} holds one of the folds, which would be overwritten: name another folder")
     parts, _ = compare_files.load(folders)
     scores = joined(parts)
     spans = intervals(scores, clusters=scores.clusters)
@@ -44,8 +47,9 @@ def pool(folders: Sequence[Path], out: Path, *, page: Path | None = None) -> dic
         **measured.summary(scores),
         "intervals": {name: asdict(span) for name, span in spans.items()},
         "clusters": "none" if scores.clusters is None else _names([part.get("clusters") for part in beside]),
+        "groups": [asdict(table) for table in group_tables(scores)],
         "leaks": _leaks(scores, [part.get("leaks", {}) for part in beside]),
-        "mismatches": [],
+        "mismatches": list(dict.fromkeys(mismatch for part in beside for mismatch in part.get("mismatches", ()))),
         "model": {},
         "parts": [_figures(name, part) for name, part in parts.items()],
         "protocol": dict(scores.protocol),
@@ -53,8 +57,9 @@ def pool(folders: Sequence[Path], out: Path, *, page: Path | None = None) -> dic
     write(out, scores, found)
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
-        notes = [found["leaks"]["sentence"], spread(found["parts"])]
-        report.write_report(page, report.report(scores, notes=notes, clusters=scores.clusters, tables=_table(found)))
+        notes = [*notes_of(found), spread(found["parts"])]
+        tables = {**tables_of_groups(found), **_table(found)}
+        report.write_report(page, report.report(scores, notes=notes, clusters=scores.clusters, tables=tables))
     return found
 
 
@@ -82,10 +87,16 @@ def joined(parts: Mapping[str, Scores]) -> Scores:
         "command": command_line(),
         "commit": commit(),
     }
+    unknown = [np.full(len(part.ids), "") for part in held]
     clusters = None
     if any(part.clusters is not None for part in held):
-        named = [np.full(len(part.ids), "") if part.clusters is None else part.clusters for part in held]
+        named = [none if part.clusters is None else part.clusters for part, none in zip(held, unknown, strict=True)]
         clusters = np.concatenate(named)[order]
+    attributes = dict.fromkeys(name for part in held for name in part.groups)
+    groups = {
+        name: np.concatenate([part.groups.get(name, none) for part, none in zip(held, unknown, strict=True)])[order]
+        for name in attributes
+    }
     votes = [part.votes for part in held if part.votes is not None]
     return Scores(
         labels,
@@ -95,13 +106,14 @@ def joined(parts: Mapping[str, Scores]) -> Scores:
         protocol,
         votes=np.concatenate(votes)[order] if len(votes) == len(held) else None,
         clusters=clusters,
+        groups=groups,
     )
 
 
 def spread(parts: Sequence[Mapping[str, Any]]) -> str:
     """The accuracy of each part and their mean, which papers print, in a sentence."""
     values = 100 * np.array([part["accuracy"] for part in parts])
-    each = ", ".join(f"{value:.2f}" for value in values)
+    each = ", ".join(f"{part['name']} {value:.2f}" for part, value in zip(parts, values, strict=True))
     return (
         f"Accuracy of each part: {each}; their mean {values.mean():.2f}, standard deviation {values.std(ddof=1):.2f}."
     )

@@ -4,7 +4,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import numpy as np
 from mien import writing
 from mien.errors import DataError
 
+SCORES, METRICS = "scores.npz", "metrics.json"  # the files of an evaluation: its rows, and what they come to
 PROTOCOL_FIELDS: tuple[str, ...] = (
     "dataset", "data_fingerprint", "split", "label_rule", "selection_rule", "seed", "views", "head", "model_sha256",
     "command", "commit",
 )  # fmt: skip
+GROUP = "group_"  # before an attribute's name in the file
 # What reading another file, or part of one, raises: absent, cut off, empty, an .npy, fields that are missing.
 _DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, TypeError, ValueError, KeyError)
 
@@ -25,8 +27,8 @@ _DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, TypeError, ValueEr
 class Scores:
     """labels: (N,) int64 (kept so, whatever integers are given), index the columns of probabilities (N, C) float32 (rows sum to
     1). classes: C names. ids: (N,) str. features: (N, D) float32 or None. votes: (N, C) float32 or None. clusters: (N,) str or
-    None: the subject, sequence or picture that rows share ("" for a row of its own), which intervals draw together. protocol:
-    how the numbers came about."""
+    None: the subject, sequence or picture that rows share ("" for a row of its own), which intervals draw together. groups:
+    attribute (gender, say) -> (N,) str, "" where unknown. protocol: how the numbers came about."""
 
     labels: np.ndarray
     probabilities: np.ndarray
@@ -36,6 +38,7 @@ class Scores:
     features: np.ndarray | None = None
     votes: np.ndarray | None = None
     clusters: np.ndarray | None = None
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.probabilities.ndim != 2 or not np.issubdtype(self.labels.dtype, np.integer):
@@ -49,7 +52,8 @@ class Scores:
                 f"scores disagree: {len(self.labels)} labels, {len(self.ids)} ids, {len(self.classes)} classes for "
                 f"probabilities {self.probabilities.shape}"
             )
-        held = {"features": self.features, "votes": self.votes, "clusters": self.clusters}
+        named = {GROUP + name: values for name, values in self.groups.items()}
+        held = {"features": self.features, "votes": self.votes, "clusters": self.clusters, **named}
         for name, value in held.items():
             if value is not None and len(value) != rows:
                 raise DataError(f"scores disagree: {len(value)} rows of {name} for {rows} of probabilities")
@@ -79,6 +83,7 @@ class Scores:
                 held[name] = value.astype(np.float32)
         if self.clusters is not None:
             held["clusters"] = self.clusters.astype(str)
+        held |= {GROUP + name: values.astype(str) for name, values in self.groups.items()}
         with writing.whole(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, **held)
 
@@ -97,6 +102,7 @@ class Scores:
                 features=held.get("features"),
                 votes=held.get("votes"),
                 clusters=held.get("clusters"),
+                groups={name.removeprefix(GROUP): held[name] for name in held if name.startswith(GROUP)},
             )
         except (*_DAMAGE, DataError) as error:
             raise DataError(f"{path}: not a scores file ({error}); write one with `mien evaluate`") from None

@@ -35,10 +35,14 @@ def count(network: Network, shape: Shape) -> Counts:
     """Count `network` as it is now (frozen stages count as fixed) for one picture of `shape`."""
     trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
-    norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
-    statistics = sum(b.numel() for m in norms for b in (m.running_mean, m.running_var) if b is not None)
     held = sum(b.numel() for m in network.modules() if not isinstance(m, _BatchNorm) for b in _saved_buffers(m))
-    return Counts(trainable, frozen + held, statistics, macs(network, shape))
+    return Counts(trainable, frozen + held, statistics(network), macs(network, shape))
+
+
+def statistics(network: Network) -> int:
+    """Numbers in BatchNorm's running means and variances, which Keras counts as parameters."""
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    return sum(b.numel() for m in norms for b in (m.running_mean, m.running_var) if b is not None)
 
 
 def _saved_buffers(module: nn.Module) -> list[Tensor]:

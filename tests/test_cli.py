@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -407,6 +408,16 @@ def test_pillows_warnings_are_not_printed(tiny_model: Path, tmp_path: Path, capf
 def test_an_escape_sequence_is_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.complain("a\x1b[31m\u202eb\udcff")
     assert capsys.readouterr().err == "mien: a\\x1b[31m\\u202eb\\udcff\n"
+
+
+@pytest.mark.parametrize("columns", [0, 1, 20, 45, 60, 80])
+def test_a_narrow_terminal_loses_no_text(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terminal.show_table("a.jpg", ("face", "next likeliest"), [("1", "unpronounceable 17%, other words 3%")])
+    letters = "".join(re.findall(r"\w", capsys.readouterr().out))
+    assert letters.startswith("ajpg") and all(text in letters for text in ("face", "nextlikeliest", "otherwords3"))
 
 
 def test_a_folder_stands_for_its_pictures(run, portrait: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -492,20 +492,12 @@ def _refuse_what_lies_there(copies: list[Path], out: Path) -> None:
 
 def _show(reading: "Reading") -> None:
     """One table for each picture."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     title = f"{printable(reading.source)}  {reading.width} x {reading.height} px"
     if not reading.faces:
         print(f"{title}  {printable(reading.status)}")  # plain: rich would break a long path
         return
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
-    for name in ("face", "expression", "next likeliest", "at x, y", "size", "score"):
-        table.add_column(name)
-    for number, face in enumerate(reading, start=1):
-        table.add_row(str(number), *_cells(face))
-    Console(highlight=False).print(table)
+    names = ("face", "expression", "next likeliest", "at x, y", "size", "score")
+    terminal.show_table(title, names, ((str(n), *_cells(face)) for n, face in enumerate(reading, start=1)))
 
 
 def _cells(face: "Face") -> list[str]:

@@ -105,9 +105,11 @@ def test_to_pandas_has_the_same_types_with_and_without_faces() -> None:
 
 def test_to_pandas_of_a_frame_has_time_and_track() -> None:
     tracked = TrackedFace(**vars(face()), track=7, smoothed=dict.fromkeys(EXPRESSIONS, 0.125))
-    table = FrameReading("v.mp4", 100, 80, (tracked,), 5, 0.2).to_pandas()
+    reading = FrameReading("v.mp4", 100, 80, (tracked,), 5, 0.2)
+    table = reading.to_pandas()
     assert list(table.columns) == list(tables.FRAME_COLUMNS)
     assert table.loc[0, ["frame", "time_s", "track", "s_fear"]].to_list() == [5, 0.2, 7, 0.125]
+    assert {reading, reading} == {reading}
 
 
 def test_to_pandas_without_pandas_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -353,6 +353,9 @@ def test_a_list_may_name_what_is_no_picture(run, portrait: Path, tiny_model: Pat
     assert [status.split(":")[0] for status in statuses] == ["error", "error", "error", "ok"]
     assert "is a folder" in statuses[0] and "is a video" in statuses[1] and "never fetches" in statuses[2]
     assert len(ran.err.splitlines()) == 3
+    monkeypatch.chdir(tmp_path)  # the list in another folder
+    rows = json.loads(run("read", portrait.with_name("l.txt"), "--json", "--model", tiny_model).out)
+    assert "never fetches" in rows[2]["status"]
 
 
 def test_a_folder_that_cannot_be_opened_is_an_error(run, portrait: Path, tiny_model: Path, monkeypatch) -> None:

@@ -31,7 +31,8 @@ def printable(text: str) -> str:
 
 
 def show_table(title: str, names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table: columns `names`, and the cells of each row as text. A terminal too narrow for its words has it at full width."""
+    """Print a table: columns `names`, and the cells of each row as text. A terminal too narrow for its words gets it at full
+    width."""
     from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table

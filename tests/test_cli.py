@@ -513,6 +513,17 @@ def test_demo_without_matplotlib_names_the_extra(run, tmp_path: Path, monkeypatc
     assert ran.status == 2 and "mien[plots]" in ran.err
 
 
+def test_ctrl_c_while_the_command_line_is_loaded_is_no_traceback() -> None:
+    code = (
+        "import sys\nfrom mien.__main__ import main\n"
+        "class Interrupted:\n    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\nmain()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "mien: stopped\n")
+
+
 def test_as_a_process(portrait: Path, tiny_model: Path) -> None:
     command = [sys.executable, "-m", "mien", "read", str(portrait), "--json", "--model", str(tiny_model)]
     ran = subprocess.run(

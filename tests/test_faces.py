@@ -226,7 +226,9 @@ def test_suppress_against_the_definition(rows: list[tuple[float, ...]], overlap:
 def test_a_crowds_boxes_take_no_time_squared() -> None:
     def seconds(count: int) -> float:
         left = np.arange(count, dtype=float)[:, None] * 30
-        row = np.concatenate([left, left * 0, left + 40, left * 0 + 40], axis=1)  # px: each overlaps its neighbours alone
+        row = np.concatenate(
+            [left, left * 0, left + 40, left * 0 + 40], axis=1
+        )  # px: each overlaps its neighbours alone
         start = time.process_time()
         assert len(mtcnn.suppress(row, np.ones(count), overlap=0.5)) == count
         return time.process_time() - start

@@ -18,6 +18,7 @@ import mien
 from mien import images, storage, terminal, writing
 from mien.errors import DetectorError, ImageError, MienError, ModelError, UsageError
 from mien.faces.detect import MIN_FACE, NAMES, NO_SEARCH
+from mien.options import Detector, MinFace, Model
 from mien.pace import SMOOTHING_S, Pace
 from mien.terminal import complain, printable
 from mien.worker import Settings
@@ -125,16 +126,9 @@ def read(
         str | None,
         typer.Option("-o", "--out", metavar="DIR", help="Write faces.csv and annotated copies into this folder."),
     ] = None,
-    detector: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="mtcnn finds faces; whole takes each picture for one; yunet (or yunet:FILE) is faster."
-        ),
-    ] = NAMES[0],
-    model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="An .onnx file that mien exported, instead of the bundled one.")
-    ] = None,
-    min_face: Annotated[float, typer.Option(metavar="PX", help="The shortest face side to look for.")] = MIN_FACE,
+    detector: Detector = NAMES[0],
+    model: Model = None,
+    min_face: MinFace = MIN_FACE,
     threads: Annotated[
         int,
         typer.Option(
@@ -241,14 +235,12 @@ def read(
 
 def watch(
     camera: Annotated[str, typer.Option(metavar="NUMBER|FILE", help="The camera, or a video in its place.")] = "0",
-    model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="An .onnx file that mien exported, instead of the bundled one.")
-    ] = None,
+    model: Model = None,
     detector: Annotated[str, typer.Option(metavar="NAME", help="mtcnn, or yunet, which is faster.")] = NAMES[0],
     smoothing: Annotated[
         float, typer.Option(min=0, metavar="S", help="Time constant of the smoothing, in seconds; 0 is none.")
     ] = SMOOTHING_S,
-    min_face: Annotated[float, typer.Option(metavar="PX", help="The shortest face side to look for.")] = WATCHED_FACE,
+    min_face: MinFace = WATCHED_FACE,
 ) -> None:
     """Watch a camera: the expressions of the faces in front of it, as bars in the terminal. Nothing is kept."""
     from mien import job_cli

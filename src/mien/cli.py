@@ -176,10 +176,13 @@ def read(
 ) -> None:
     """Find the faces in pictures or videos and read their expressions.
 
-    A folder or list with -o is a job: it is read in parallel, and after an interruption the same command goes on; copies go
-    into DIR/annotated. With --engine ray the paths and DIR may be URLs (s3://, gs://, hdfs:// ...) that fsspec has a driver for.
-    A video gives tables of its frames and its tracks, a timeline of each track of two frames or more and an annotated copy
-    with its sound.
+    A folder or list with -o is a job: it is read in parallel, and after an
+    interruption the same command goes on; copies go into DIR/annotated. With
+    --engine ray the paths and DIR may be URLs (s3://, gs://, hdfs:// ...) that
+    fsspec has a driver for.
+
+    A video gives tables of its frames and its tracks, a timeline of each track
+    of two frames or more and an annotated copy with its sound.
     """
     from mien import tables
     from mien.reader import Reader

@@ -44,6 +44,9 @@ def test_to_deepface() -> None:
     assert found["region"] == {"x": 0, "y": 4, "w": 50, "h": 57, "left_eye": (40, 21), "right_eye": (12, 21)}
     (wide,) = reading(face(box=(-5.0, -7.0, 130.0, 90.0))).to_deepface()
     assert [wide["region"][side] for side in "xywh"] == [0, 0, 100, 80]
+    for outside in ((-50.0, -40.0, -10.0, -5.0), (120.0, 90.0, 150.0, 130.0)):
+        (gone,) = reading(face(box=outside)).to_deepface()
+        assert gone["region"]["w"] == gone["region"]["h"] == 0
     (inside,) = reading(face(box=(10.0, 4.0, 50.0, 60.0), landmarks=((0.2, 0.0), *POINTS[1:]))).to_deepface()
     assert [inside["region"][side] for side in "xywh"] == [10, 4, 40, 56] and inside["region"]["right_eye"] == (0, 0)
     (edge,) = reading(face(landmarks=((-0.6, 20.0), (99.6, 20.0), *POINTS[2:]))).to_deepface()
@@ -102,9 +105,11 @@ def test_to_pandas_has_the_same_types_with_and_without_faces() -> None:
 
 def test_to_pandas_of_a_frame_has_time_and_track() -> None:
     tracked = TrackedFace(**vars(face()), track=7, smoothed=dict.fromkeys(EXPRESSIONS, 0.125))
-    table = FrameReading("v.mp4", 100, 80, (tracked,), 5, 0.2).to_pandas()
+    reading = FrameReading("v.mp4", 100, 80, (tracked,), 5, 0.2)
+    table = reading.to_pandas()
     assert list(table.columns) == list(tables.FRAME_COLUMNS)
     assert table.loc[0, ["frame", "time_s", "track", "s_fear"]].to_list() == [5, 0.2, 7, 0.125]
+    assert {reading, reading} == {reading}
 
 
 def test_to_pandas_without_pandas_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -352,6 +353,9 @@ def test_a_list_may_name_what_is_no_picture(run, portrait: Path, tiny_model: Pat
     assert [status.split(":")[0] for status in statuses] == ["error", "error", "error", "ok"]
     assert "is a folder" in statuses[0] and "is a video" in statuses[1] and "never fetches" in statuses[2]
     assert len(ran.err.splitlines()) == 3
+    monkeypatch.chdir(tmp_path)  # the list in another folder
+    rows = json.loads(run("read", portrait.with_name("l.txt"), "--json", "--model", tiny_model).out)
+    assert "never fetches" in rows[2]["status"]
 
 
 def test_a_folder_that_cannot_be_opened_is_an_error(run, portrait: Path, tiny_model: Path, monkeypatch) -> None:
@@ -407,6 +411,16 @@ def test_pillows_warnings_are_not_printed(tiny_model: Path, tmp_path: Path, capf
 def test_an_escape_sequence_is_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.complain("a\x1b[31m\u202eb\udcff")
     assert capsys.readouterr().err == "mien: a\\x1b[31m\\u202eb\\udcff\n"
+
+
+@pytest.mark.parametrize("columns", [0, 1, 20, 45, 60, 80])
+def test_a_narrow_terminal_loses_no_text(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terminal.show_table("a.jpg", ("face", "next likeliest"), [("1", "unpronounceable 17%, other words 3%")])
+    letters = "".join(re.findall(r"\w", capsys.readouterr().out))
+    assert letters.startswith("ajpg") and all(text in letters for text in ("face", "nextlikeliest", "otherwords3"))
 
 
 def test_a_folder_stands_for_its_pictures(run, portrait: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -497,6 +511,17 @@ def test_demo_without_matplotlib_names_the_extra(run, tmp_path: Path, monkeypatc
         monkeypatch.setitem(sys.modules, name, None)
     ran = run("demo", "-o", tmp_path / "d")
     assert ran.status == 2 and "mien[plots]" in ran.err
+
+
+def test_ctrl_c_while_the_command_line_is_loaded_is_no_traceback() -> None:
+    code = (
+        "import sys\nfrom mien.__main__ import main\n"
+        "class Interrupted:\n    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\nmain()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "mien: stopped\n")
 
 
 def test_as_a_process(portrait: Path, tiny_model: Path) -> None:

@@ -93,6 +93,20 @@ def test_bars_never_cover_another_face() -> None:
     assert not inside.any()
 
 
+def test_bars_never_cover_another_faces_bars_or_label() -> None:
+    far, near = face((100, 200, 300, 450)), face((560, 180, 650, 300), "sad")
+    _, alone = drawn((700, 700), far)
+    _, both = drawn((700, 700), far, near)
+    assert (alone[:, :540] == both[:, :540]).all()  # px: the second face's would go left, over the first one's
+    _, other = drawn((700, 700), face((560, 180, 650, 300), "sad"))
+    assert (other[:, :540] == draw.PLATE).all(axis=2).sum() > 1000
+    low = face((310, 460, 560, 690), "sad")
+    _, alone = drawn((700, 700), low)
+    _, both = drawn((700, 700), low, face((100, 300, 300, 500)))  # whose bars end below where the other's label begins
+    assert (both[400:436, 330:360] == draw.PLATE).all(axis=2).any()
+    assert (alone[440:458, 312:372] == both[440:458, 312:372]).all()
+
+
 def test_seven_classes_and_no_faces() -> None:
     before, after = drawn((700, 700), face((100, 200, 300, 450), labels=BASIC))
     assert (before != after).any()

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -220,6 +221,19 @@ def test_suppress_against_the_definition(rows: list[tuple[float, ...]], overlap:
         assert all(union_overlap(a, b) <= overlap + 1e-9 for b in kept[:place])
     for a in set(range(len(table))) - set(kept):
         assert any(union_overlap(a, b) > overlap - 1e-9 and table[b, 4] >= table[a, 4] for b in kept)
+
+
+def test_a_crowds_boxes_take_no_time_squared() -> None:
+    def seconds(count: int) -> float:
+        left = np.arange(count, dtype=float)[:, None] * 30
+        row = np.concatenate(
+            [left, left * 0, left + 40, left * 0 + 40], axis=1
+        )  # px: each overlaps its neighbours alone
+        start = time.process_time()
+        assert len(mtcnn.suppress(row, np.ones(count), overlap=0.5)) == count
+        return time.process_time() - start
+
+    assert seconds(20_000) < 8 * min(seconds(5000) for _ in range(3))
 
 
 def test_suppress_of_smaller_drops_a_box_inside_another() -> None:

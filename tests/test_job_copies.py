@@ -68,6 +68,14 @@ def test_a_folders_pictures_have_copies_when_asked_for(
     assert files(photos.parent / "plain") == ["faces.csv", "journal.jsonl"]
 
 
+def test_what_a_killed_run_left_of_a_copy_is_cleared(read: Callable[..., tuple[int, str, str]], photos: Path) -> None:
+    assert read("photos/b", "-o", "out", "--annotate")[0] == 0
+    partial = photos.parent / "out/annotated/photos/b/.0123456789abcdef.partial"
+    partial.write_bytes(b"half")
+    assert read("photos", "-o", "out", "--annotate")[0] == 0
+    assert not partial.exists()
+
+
 def test_copies_among_the_pictures_are_not_read(read: Callable[..., tuple[int, str, str]], photos: Path) -> None:
     for _ in range(2):  # the same command goes on, and finds nothing new
         status, printed, _ = read("photos", "-o", "photos", "--annotate")

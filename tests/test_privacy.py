@@ -53,6 +53,19 @@ def test_reading_leaves_no_identifier_and_no_queue_of_reports(
     assert files_left_by(code, home, str(tmp_path / "hopper.npy"), str(tiny_model)) == []
 
 
+@pytest.mark.parametrize(("told", "calls"), [("1", 1), ("0", 0)])
+def test_an_onnxruntime_that_was_imported_first_is_told_to_report_nothing_more(told: str, calls: int) -> None:
+    code = (
+        "import onnxruntime, os, sys\ncalls = []\nonnxruntime.disable_telemetry_events = lambda: calls.append(1)\n"
+        "os.environ['ORT_DISABLE_TELEMETRY'] = sys.argv[1]\nimport mien.classifier\nprint(len(calls))"
+    )
+    environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}  # of the import before mien
+    ran = subprocess.run(
+        [sys.executable, "-c", code, told], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert ran.stdout == f"{calls}\n", ran.stderr
+
+
 def test_this_test_would_notice(tiny_model: Path, tmp_path: Path) -> None:
     """With the telemetry left on there are traces, where this ONNX Runtime has one (from 1.29, Linux and macOS)."""
     code = "import mien, sys; mien.Reader(sys.argv[1])"

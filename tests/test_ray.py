@@ -369,6 +369,10 @@ def test_folders_and_lists_by_url_are_gathered_in_order(memory: Any, tmp_path: P
     assert storage.gather(["memory://in"]) == [f"memory:///in/{name}" for name in names]
     memory.pipe_file("/in/l.csv", b'id,path\n1,"a,b.jpg"\n2,memory://other/c.jpg\n3,/x/y.jpg\n2,memory://other/c.jpg\n')
     assert storage.gather(["memory://in/l.csv"]) == ["memory://in/a,b.jpg", "memory://other/c.jpg", "/x/y.jpg"]
+    own = ["=x.jpg", "memory://in/=y.jpg", "sub/é.jpg"]  # of mien's own table, whose paths start where mien ran
+    tables.write_csv([tables.failure(name, "") for name in own], tmp_path / "faces.csv")
+    memory.pipe_file("/in/faces.csv", (tmp_path / "faces.csv").read_bytes())
+    assert storage.gather(["memory://in/faces.csv"]) == storage.gather([str(tmp_path / "faces.csv")]) == own
     (tmp_path / "l.txt").write_text("memory://in/z.png\nd.jpg\n")
     assert storage.gather([str(tmp_path / "l.txt")]) == ["memory://in/z.png", str(tmp_path / "d.jpg")]
     assert storage.gather([str(tree)]) == [str(path) for path in images.in_folder(tree)]

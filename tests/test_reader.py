@@ -46,6 +46,7 @@ def test_a_reading_is_a_frozen_sequence_of_faces(reader: mien.Reader, pair: np.n
     with pytest.raises(dataclasses.FrozenInstanceError):
         reading[0].expression = "sad"  # type: ignore[misc]
     assert pickle.loads(pickle.dumps(reading)) == reading
+    assert {reading, reader.read(pair)} == {reading}
 
 
 def test_a_face_is_consistent(reader: mien.Reader, hopper: np.ndarray) -> None:

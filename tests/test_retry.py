@@ -16,6 +16,7 @@ from PIL import Image
 
 from mien import cli, images, jobs, retry, tables, worker
 from mien.errors import UsageError
+from test_writing import files_of_at_most
 
 pytestmark = pytest.mark.slow  # reading processes take seconds
 
@@ -206,6 +207,22 @@ def test_stopped_at_any_step_nothing_is_lost(
         ], step  # fmt: skip
         assert {path.name for path in (tmp_path / "out").iterdir()} == {jobs.JOURNAL, f"faces.{format}"}
     assert reached >= 10
+
+
+@pytest.mark.parametrize("format", tables.FORMATS)
+def test_a_full_disk_is_named(
+    folder: Path, tmp_path: Path, read: Callable[..., jobs.Summary], tiny_model: Path, capsys, format: str
+) -> None:
+    """A repetition with room enough goes on."""
+    read(format)
+    copies = tmp_path / "out" / retry.BEGUN
+    size = 100 if format != "parquet" else 1000
+    command = ["read", str(folder), "-o", str(tmp_path / "out"), "--model", str(tiny_model), "--format", format]
+    with files_of_at_most(size), pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--retry-failed"])
+    told = capsys.readouterr().err
+    assert ended.value.code == 1 and f"mien: {copies}" in told and "free some space" in told, told
+    assert read(format, retry_failed=True).failed == 3
 
 
 def dies_at(step: int, patched: pytest.MonkeyPatch) -> None:

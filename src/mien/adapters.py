@@ -63,13 +63,13 @@ def seven(face: Face) -> dict[str, float]:
 def _region(face: Face, reading: Reading) -> dict[str, Any]:
     """The part of the box inside the picture, as deepface clips its own; of an eye outside, None."""
     x, y, width, height = _whole_box(face)
-    right, bottom = min(x + width, reading.width), min(y + height, reading.height)
-    x, y = max(x, 0), max(y, 0)
+    left, right = (min(max(edge, 0), reading.width) for edge in (x, x + width))
+    top, bottom = (min(max(edge, 0), reading.height) for edge in (y, y + height))
     eyes: tuple[tuple[int, int] | None, ...] = (None, None)
     if face.landmarks:
         whole = [(round(a), round(b)) for a, b in face.landmarks[:2]]
         eyes = tuple(eye if 0 <= eye[0] < reading.width and 0 <= eye[1] < reading.height else None for eye in whole)
-    return {"x": x, "y": y, "w": right - x, "h": bottom - y, "left_eye": eyes[1], "right_eye": eyes[0]}
+    return {"x": left, "y": top, "w": right - left, "h": bottom - top, "left_eye": eyes[1], "right_eye": eyes[0]}
 
 
 def _whole_box(face: Face) -> tuple[int, int, int, int]:

@@ -1,6 +1,7 @@
 """An ONNX file with its card -> probabilities (N, C) and features (N, D). Batches of any size, no torch."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,9 @@ import onnxruntime as ort
 from mien import images
 from mien.card import METADATA_KEY, ModelCard
 from mien.errors import ModelError
+
+if os.environ.get("ORT_DISABLE_TELEMETRY") != "0":
+    ort.disable_telemetry_events()  # all that is left to do where somebody imported onnxruntime before mien set the variable
 
 BATCH = 256  # crops made ready at once
 SUM_TOLERANCE = 0.01  # how far from 1 a row of probabilities may be: float16 rounds

@@ -18,6 +18,7 @@ import mien
 from mien import images, storage, terminal, writing
 from mien.errors import DetectorError, ImageError, MienError, ModelError, UsageError
 from mien.faces.detect import MIN_FACE, NAMES, NO_SEARCH
+from mien.options import Detector, MinFace, Model
 from mien.pace import SMOOTHING_S, Pace
 from mien.terminal import complain, printable
 from mien.worker import Settings
@@ -125,16 +126,9 @@ def read(
         str | None,
         typer.Option("-o", "--out", metavar="DIR", help="Write faces.csv and annotated copies into this folder."),
     ] = None,
-    detector: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="mtcnn finds faces; whole takes each picture for one; yunet (or yunet:FILE) is faster."
-        ),
-    ] = NAMES[0],
-    model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="An .onnx file that mien exported, instead of the bundled one.")
-    ] = None,
-    min_face: Annotated[float, typer.Option(metavar="PX", help="The shortest face side to look for.")] = MIN_FACE,
+    detector: Detector = NAMES[0],
+    model: Model = None,
+    min_face: MinFace = MIN_FACE,
     threads: Annotated[
         int,
         typer.Option(
@@ -182,10 +176,13 @@ def read(
 ) -> None:
     """Find the faces in pictures or videos and read their expressions.
 
-    A folder or list with -o is a job: it is read in parallel, and after an interruption the same command goes on; copies go
-    into DIR/annotated. With --engine ray the paths and DIR may be URLs (s3://, gs://, hdfs:// ...) that fsspec has a driver for.
-    A video gives tables of its frames and its tracks, a timeline of each track of two frames or more and an annotated copy
-    with its sound.
+    A folder or list with -o is a job: it is read in parallel, and after an
+    interruption the same command goes on; copies go into DIR/annotated. With
+    --engine ray the paths and DIR may be URLs (s3://, gs://, hdfs:// ...) that
+    fsspec has a driver for.
+
+    A video gives tables of its frames and its tracks, a timeline of each track
+    of two frames or more and an annotated copy with its sound.
     """
     from mien import tables
     from mien.reader import Reader
@@ -241,14 +238,12 @@ def read(
 
 def watch(
     camera: Annotated[str, typer.Option(metavar="NUMBER|FILE", help="The camera, or a video in its place.")] = "0",
-    model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="An .onnx file that mien exported, instead of the bundled one.")
-    ] = None,
+    model: Model = None,
     detector: Annotated[str, typer.Option(metavar="NAME", help="mtcnn, or yunet, which is faster.")] = NAMES[0],
     smoothing: Annotated[
         float, typer.Option(min=0, metavar="S", help="Time constant of the smoothing, in seconds; 0 is none.")
     ] = SMOOTHING_S,
-    min_face: Annotated[float, typer.Option(metavar="PX", help="The shortest face side to look for.")] = WATCHED_FACE,
+    min_face: MinFace = WATCHED_FACE,
 ) -> None:
     """Watch a camera: the expressions of the faces in front of it, as bars in the terminal. Nothing is kept."""
     from mien import job_cli
@@ -492,20 +487,12 @@ def _refuse_what_lies_there(copies: list[Path], out: Path) -> None:
 
 def _show(reading: "Reading") -> None:
     """One table for each picture."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     title = f"{printable(reading.source)}  {reading.width} x {reading.height} px"
     if not reading.faces:
         print(f"{title}  {printable(reading.status)}")  # plain: rich would break a long path
         return
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
-    for name in ("face", "expression", "next likeliest", "at x, y", "size", "score"):
-        table.add_column(name)
-    for number, face in enumerate(reading, start=1):
-        table.add_row(str(number), *_cells(face))
-    Console(highlight=False).print(table)
+    names = ("face", "expression", "next likeliest", "at x, y", "size", "score")
+    terminal.show_table(title, names, ((str(n), *_cells(face)) for n, face in enumerate(reading, start=1)))
 
 
 def _cells(face: "Face") -> list[str]:

@@ -69,16 +69,22 @@ class Rectangle:
 
 
 def annotate(image: np.ndarray, reading: Reading) -> Image.Image:
-    """A copy of the RGB uint8 picture (H, W, 3) with its reading drawn on it."""
+    """A copy of the RGB uint8 picture (H, W, 3) with its reading drawn on it: a box and a label for each face, and bars where they
+    hide neither another face nor another's bars."""
     factor = enlargement(image.shape[1], image.shape[0])
     picture = Image.fromarray(image)
     if factor > 1:
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
     places = [_place(face, factor) for face in reading]
     canvas = ImageDraw.Draw(picture)
-    for number, face in enumerate(reading):
-        others = [place for other, place in enumerate(places) if other != number]
-        _draw_face(canvas, face, places[number], others, size=picture.size)
+    panels: list[Rectangle] = []
+    for number, (face, place) in enumerate(zip(reading, places, strict=True)):
+        font, panel = _layout(face, place, size=picture.size)
+        if not any(map(panel.meets, (*places[:number], *places[number + 1 :], *panels))):
+            _draw_bars(canvas, face, panel, font)
+            panels.append(panel)
+    for face, place in zip(reading, places, strict=True):  # above all bars
+        _draw_face(canvas, face, place, size=picture.size)
     return picture
 
 
@@ -166,17 +172,13 @@ def _place(face: Face, factor: int) -> Rectangle:
     return Rectangle(x1, y1, x2 - x1, y2 - y1)
 
 
-def _draw_face(
-    canvas: ImageDraw.ImageDraw, face: Face, place: Rectangle, others: list[Rectangle], *, size: tuple[int, int]
-) -> None:
-    """Box and label, and the bars where they hide no other face."""
-    font, panel = _layout(face, place, size=size)
+def _draw_face(canvas: ImageDraw.ImageDraw, face: Face, place: Rectangle, *, size: tuple[int, int]) -> None:
+    """Box and label."""
+    font, _ = _layout(face, place, size=size)
     line = max(2, round(font.size / 7))
     canvas.rectangle(_whole(place), outline=PLATE, width=line + 2)
     canvas.rectangle(_whole(place), outline=COLOURS.get(face.expression, INK), width=line)
     _draw_label(canvas, face, place, font, size=size)
-    if not any(panel.meets(other) for other in others):
-        _draw_bars(canvas, face, panel, font)
 
 
 def _layout(face: Face, place: Rectangle, *, size: tuple[int, int]) -> tuple[FreeTypeFont, Rectangle]:

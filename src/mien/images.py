@@ -241,14 +241,11 @@ def in_list(path: Path) -> list[Path]:
 
 
 def opened_list(path: Path) -> tuple[Path, list[str]]:
-    """Where a list's relative paths start, and the names in it, those of mien's own tables `bare`. Raises UsageError as `in_list`
-    does."""
+    """Where a list's relative paths start, and the names in it. Raises UsageError as `in_list` does."""
     try:
         with path.open(**LIST_TEXT) as file:
-            own = file.readline().startswith(_OWN_TABLE)
-            file.seek(0)
-            names = names_in_list(file, path)
-            return (Path(), [bare(name) for name in names]) if own else (path.parent, names)
+            own, names = names_in_list(file, path)
+            return Path() if own else path.parent, names
     except OSError as error:
         why = error.strerror or str(error)  # a pipe's
         raise UsageError(f"{path}: the list cannot be opened ({why}); check its path") from None
@@ -256,9 +253,10 @@ def opened_list(path: Path) -> tuple[Path, list[str]]:
 
 def listed(start: Path, name: str) -> Path:
     """The path of one name in a list; blanks at its ends are left out, and what mien's own tables escape is taken back, where
-    only then the file is there."""
+    only then the file is there. A URL stays one, for whoever reads it to refuse."""
     names = (name, name.strip(), _unescaped(name))
-    return next((path for path in map(start.joinpath, names) if os.path.lexists(path)), start / name)
+    absent = Path(name) if _URL.match(name) else start / name
+    return next((path for path in map(start.joinpath, names) if os.path.lexists(path)), absent)
 
 
 def _unescaped(name: str) -> str:
@@ -271,9 +269,12 @@ def bare(name: str) -> str:
     return name.removeprefix("'") if FORMULA.match(name) else name
 
 
-def names_in_list(file: IO[str], path: str | Path) -> list[str]:
-    """The names in a list that is open, as they stand there. Raises UsageError as `in_list` does."""
+def names_in_list(file: IO[str], path: str | Path) -> tuple[bool, list[str]]:
+    """Whether a list that is open is a table of mien's own, and the names in it, those of such a table `bare`. Raises UsageError
+    as `in_list` does."""
     is_table = Path(path).suffix.lower() == ".csv"
+    own = file.readline().startswith(_OWN_TABLE)
+    file.seek(0)
     if "\0" in file.read(1000):
         raise UsageError(f"{path}: it holds NUL bytes, as UTF-16 text does; save the list as UTF-8")
     file.seek(0)
@@ -281,7 +282,7 @@ def names_in_list(file: IO[str], path: str | Path) -> list[str]:
     found = [name for name in names if name.strip()]
     if not found:
         raise UsageError(f"{path}: the list names no pictures; expected one path in each line")
-    return found
+    return own, [bare(name) for name in found] if own else found
 
 
 def _names_in_table(file: IO[str], path: str | Path) -> list[str]:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from mien import jobs, writing
 from mien.errors import VideoError
 from mien.pace import Pace
-from mien.terminal import complain, printable
+from mien.terminal import complain, printable, show_table
 from mien.worker import Settings
 
 if TYPE_CHECKING:
     from mien.clips import Clip
     from mien.reader import Reader
+    from mien.tables import Row
 
 
 def read_folder(
@@ -161,18 +162,15 @@ def _read_video(path: Path, reader: "Reader", *, out: Path | None, pace: Pace, a
 
 
 def _show_clip(path: Path, clip: "Clip") -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     title = f"{printable(str(path))}  {clip.frames} frames"
     if not clip.tracks:
         print(f"{title}  no face")  # plain: rich would break a long path
         return
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
-    for name in ("track", "from", "to", "frames", "expression", "of the frames"):
-        table.add_column(name)
-    for row in clip.tracks:
-        cells = (f"{row['first_s']:.2f} s", f"{row['last_s']:.2f} s", str(row["frames"]), str(row["expression"]))
-        table.add_row(str(row["track"]), *cells, f"{row['share']:.0%}")
-    Console(highlight=False).print(table)
+    names = ("track", "from", "to", "frames", "expression", "of the frames")
+    show_table(title, names, map(_cells, clip.tracks))
+
+
+def _cells(row: "Row") -> tuple[str, ...]:
+    """Of one track, as text."""
+    times = (f"{row[name]:.2f} s" for name in ("first_s", "last_s"))
+    return (str(row["track"]), *times, str(row["frames"]), str(row["expression"]), f"{row['share']:.0%}")

@@ -193,6 +193,8 @@ def run(
     tables.check_format(format)
     journal, sink, table = _opened(out, _job(settings, format), format, pictures if retry_failed else ())
     try:
+        if settings.copies:
+            writing.clear(Path(settings.copies), below=True)
         asked = {str(path) for path in pictures}
         left = [str(path) for path in pictures if str(path) not in journal.done]
         failed = {source for source, outcome in journal.done.items() if _failed(outcome)}

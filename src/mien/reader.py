@@ -39,7 +39,7 @@ class Face:
     detection_score: float
     expression: str
     confidence: float
-    probabilities: dict[str, float]
+    probabilities: dict[str, float] = field(hash=False)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from mien import tables
+from mien import tables, writing
 
 if TYPE_CHECKING:
     from mien.jobs import Outcome
@@ -27,9 +27,10 @@ def prepare(folder: Path, job: Mapping[str, Any], done: Mapping[str, "Outcome"],
     new, kind = folder / BEGUN, str(job["format"])
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
-    mark = tables.copy_without_failures(kind, folder, new, forgotten)
+    with writing.named(tables.place(kind, new)):
+        mark = tables.copy_without_failures(kind, folder, new, forgotten)
     kept = [outcome for source, outcome in done.items() if source not in forgotten]
-    with (new / "journal").open("wb") as file:
+    with writing.named(new / "journal"), (new / "journal").open("wb") as file:
         for entry in (job, *_commits(kept, mark, tables.checksum(kind, new, mark) if mark else None)):
             file.write(json.dumps(entry).encode() + b"\n")
         file.flush()
@@ -51,10 +52,11 @@ def finish(folder: Path, journal: IO[bytes]) -> None:
             if tables.place(kind, folder).is_dir():
                 shutil.rmtree(tables.place(kind, folder))
             tables.place(kind, ready).replace(tables.place(kind, folder))
-        journal.truncate(0)
-        journal.write(content)
-        journal.flush()
-        os.fsync(journal.fileno())
+        with writing.named(Path(journal.name)):
+            journal.truncate(0)
+            journal.write(content)
+            journal.flush()
+            os.fsync(journal.fileno())
     shutil.rmtree(ready)
 
 

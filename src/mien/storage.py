@@ -162,12 +162,16 @@ def _local(path: str) -> list[str]:
 
 
 def _listed(path: str) -> list[str]:
-    """What a list names, wherever it lies; a relative path starts from the list's own folder."""
+    """What a list names, wherever it lies; a relative path starts where `images.in_list` says."""
     if is_url(path):
-        root = path.rpartition("/")[0]
         with _open_list(path) as file:
-            return [name if _absolute(name) else f"{root}/{name}" for name in images.names_in_list(file, path)]
-    start, names = images.opened_list(Path(path))
+            own, names = images.names_in_list(file, path)
+        if not own:
+            root = path.rpartition("/")[0]
+            return [name if _absolute(name) else f"{root}/{name}" for name in names]
+        start = Path()
+    else:
+        start, names = images.opened_list(Path(path))
     return [name if is_url(name) else str(images.listed(start, name)) for name in names]
 
 

@@ -109,9 +109,10 @@ def write(table: Iterable[Row], kind: str, folder: Path) -> Path:
     elif kind == "jsonl":
         writing.text(path, "".join(map(_json_line, table)))
     else:
-        sink = open_sink(kind, folder)
+        sink = open_sink(kind, folder, mark=1)  # beside the part that is there
         sink.add(table)
-        sink.commit()
+        if sink.commit() > 1:
+            (path / _part(1)).replace(path / _part(0))
     return path
 
 

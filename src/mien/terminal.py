@@ -5,7 +5,7 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from PIL import Image
 
@@ -28,6 +28,26 @@ def stopped(advice: str) -> Iterator[None]:
 def printable(text: str) -> str:
     """The text with whatever would steer or break a terminal (in a file's name, say) spelt out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def show_table(title: str, names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table: columns `names`, and the cells of each row as text. A terminal too narrow for its words gets it at full
+    width."""
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    least, full = Measurement.get(console, console.options.update(width=1000), table)
+    if console.width < least:
+        console.width = full
+    console.print(table)
 
 
 def spell_out_what_cannot_be_encoded() -> None:

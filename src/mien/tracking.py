@@ -7,7 +7,7 @@ longer sees a face there.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -48,7 +48,7 @@ class TrackedFace(Face):
     """
 
     track: int
-    smoothed: dict[str, float]
+    smoothed: dict[str, float] = field(hash=False)
     abstain_below: float = 0.0
 
     @property

@@ -77,9 +77,9 @@ def lock(file: int | IO[bytes], folder: Path) -> None:
         pass
 
 
-def clear(folder: Path) -> None:
-    """Remove what was being written in the folder when a process was killed."""
-    for partial in folder.glob(".*.partial"):
+def clear(folder: Path, *, below: bool = False) -> None:
+    """Remove what was being written in the folder, or also below it, when a process was killed."""
+    for partial in folder.glob("**/.*.partial" if below else ".*.partial"):
         partial.unlink(missing_ok=True)
 
 

@@ -2,13 +2,13 @@
 
 import math
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mien.errors import UsageError
 from mien.faces.detect import MIN_FACE, NAMES, NO_SEARCH
+from mien.options import Detector, MinFace, Model
 from mien.web.limits import MIB, Limits
 
 _DEFAULTS = Limits()
@@ -19,16 +19,9 @@ def serve(
         str, typer.Option(metavar="ADDRESS", help="Where to listen; one beyond this machine needs MIEN_TOKEN.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 8000,
-    model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="An .onnx file that mien exported, instead of the bundled one.")
-    ] = None,
-    detector: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="mtcnn finds faces; whole takes each picture for one; yunet (or yunet:FILE) is faster."
-        ),
-    ] = NAMES[0],
-    min_face: Annotated[float, typer.Option(metavar="PX", help="The shortest face side to look for.")] = MIN_FACE,
+    model: Model = None,
+    detector: Detector = NAMES[0],
+    min_face: MinFace = MIN_FACE,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Pictures decoded and searched at once.", show_default="one a processor")
     ] = None,

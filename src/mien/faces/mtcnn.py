@@ -205,9 +205,8 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, *, overlap: float, of_smalle
     A box is dropped when it overlaps a better one by more than `overlap`: intersection over union, or over the smaller
     box's area with `of_smaller`, which also drops a box inside another.
     """
-    across = np.argsort(
-        boxes[:, 0]
-    )  # from left to right, so that those beside a box are a slice: a crowd has tens of thousands
+    # From left to right, so that those beside a box are a slice: a crowd has tens of thousands.
+    across = np.argsort(boxes[:, 0])
     order = np.argsort(across)[np.argsort(-scores, kind="stable")]
     boxes = boxes[across]
     sides = boxes[:, 2:] - boxes[:, :2]

@@ -440,6 +440,22 @@ def test_a_file_that_kills_its_reader_is_recorded(tmp_path: Path, settings: work
     assert statuses == ["no face", "error: the reading process died on it 2 times (exit status -6)", "no face"]
 
 
+def test_who_stops_waits_for_no_picture_in_hand(settings: worker.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys, time; sys.stdin.readline(); print('[]', flush=True); sys.stdin.readline(); time.sleep(100)"
+
+    def start(settings: worker.Settings) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", code]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="ascii")
+
+    monkeypatch.setattr(worker, "_start", start)
+    began = time.monotonic()
+    found = jobs.processes(["a.jpg", "b.jpg"], settings, 1)
+    assert next(found) == ("a.jpg", [])
+    time.sleep(0.2)  # s: the second one is in hand
+    found.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - began < 50
+
+
 def test_a_killed_worker_loses_nothing(
     tree: Path,
     tmp_path: Path,

@@ -234,9 +234,15 @@ def read_folder(
 
 
 def in_order(
-    items: Sequence[Item], work: Callable[[Item], Result], *, threads: int, ahead: int = AHEAD
+    items: Sequence[Item],
+    work: Callable[[Item], Result],
+    *,
+    threads: int,
+    ahead: int = AHEAD,
+    stop: Callable[[], None] = lambda: None,
 ) -> Iterator[Result]:
-    """`work` on each item in `threads` threads, the results in the items' order; at most `ahead` per thread wait."""
+    """`work` on each item in `threads` threads, the results in the items' order; at most `ahead` per thread wait. stop: called at
+    the end, however that comes, so that nobody has to wait for work whose result is not."""
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
@@ -248,6 +254,7 @@ def in_order(
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            stop()
 
 
 def _opened(
@@ -321,8 +328,12 @@ def processes(
         finally:
             idle.put(worker)
 
+    def stop() -> None:
+        for worker in team:
+            worker.stop()
+
     try:
-        yield from in_order(left, read, threads=max(1, len(team)))
+        yield from in_order(left, read, threads=max(1, len(team)), stop=stop)
     finally:
         for worker in team:
             worker.close()

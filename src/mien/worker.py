@@ -49,6 +49,7 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
 
     def read(self, path: str) -> "list[Row]":
         """The rows of one picture; a row that says why where it cannot be read, or where reading it kills."""
@@ -60,6 +61,8 @@ class Worker:
                 rows: list[Row] = json.loads(answer)
                 return rows
             status = self.close()
+            if self._stopped:
+                break
         return [tables.failure(path, f"the reading process died on it {self.ATTEMPTS} times (exit status {status})")]
 
     def _ask(self, path: str) -> str:
@@ -73,6 +76,12 @@ class Worker:
         except (BrokenPipeError, ValueError):
             return ""
         return line if line.endswith("\n") else ""
+
+    def stop(self) -> None:
+        """End the process even with a picture in hand, which another thread may wait for: its rows are then worth nothing."""
+        self._stopped = True
+        if process := self._process:
+            process.kill()
 
     def close(self) -> int | None:
         """End the process; its exit status, None where there was none."""

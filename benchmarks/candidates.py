@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--results", type=Path, default=public_test.RESULTS)
     options = parser.parse_args()
+    options.results.mkdir(parents=True, exist_ok=True)  # before the work
     classifiers = {file.stem: Classifier(file, threads=1) for file in options.files}
     speeds = variants.timed({name: (model.run, model.card.input.height) for name, model in classifiers.items()})
     public = public_test.load(options.root)

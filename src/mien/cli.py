@@ -47,9 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
         complain(f"{told}: free some space or choose another place, and run the same command again" if full else told)
         sys.exit(1)
     except UnicodeEncodeError as error:
-        if (
-            error.reason != "surrogates not allowed"
-        ):  # as of a name from the file system, which a library takes for text
+        # Of a name from the file system, which a library takes for text.
+        if error.reason != "surrogates not allowed":
             raise
         complain(f"{error.object}: this name is not valid UTF-8, as is needed here; rename it, or choose another place")
         sys.exit(1)

@@ -77,14 +77,14 @@ def annotate(image: np.ndarray, reading: Reading) -> Image.Image:
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
     places = [_place(face, factor) for face in reading]
     canvas = ImageDraw.Draw(picture)
+    layouts = [_layout(face, place, size=picture.size) for face, place in zip(reading, places, strict=True)]
     panels: list[Rectangle] = []
-    for number, (face, place) in enumerate(zip(reading, places, strict=True)):
-        font, panel = _layout(face, place, size=picture.size)
+    for number, (face, (font, panel)) in enumerate(zip(reading, layouts, strict=True)):
         if not any(map(panel.meets, (*places[:number], *places[number + 1 :], *panels))):
             _draw_bars(canvas, face, panel, font)
             panels.append(panel)
-    for face, place in zip(reading, places, strict=True):  # above all bars
-        _draw_face(canvas, face, place, size=picture.size)
+    for face, place, (font, _) in zip(reading, places, layouts, strict=True):  # above all bars
+        _draw_face(canvas, face, place, font, size=picture.size)
     return picture
 
 
@@ -172,9 +172,10 @@ def _place(face: Face, factor: int) -> Rectangle:
     return Rectangle(x1, y1, x2 - x1, y2 - y1)
 
 
-def _draw_face(canvas: ImageDraw.ImageDraw, face: Face, place: Rectangle, *, size: tuple[int, int]) -> None:
+def _draw_face(
+    canvas: ImageDraw.ImageDraw, face: Face, place: Rectangle, font: FreeTypeFont, *, size: tuple[int, int]
+) -> None:
     """Box and label."""
-    font, _ = _layout(face, place, size=size)
     line = max(2, round(font.size / 7))
     canvas.rectangle(_whole(place), outline=PLATE, width=line + 2)
     canvas.rectangle(_whole(place), outline=COLOURS.get(face.expression, INK), width=line)

@@ -11,6 +11,8 @@ from mien.lab.evaluation.calibration import (
     apply_temperature,
     bin_of,
     calibration_error,
+    classwise_errors,
+    classwise_if_calibrated,
     coverage_at_risk,
     error_if_calibrated,
     fit_temperature,
@@ -47,6 +49,33 @@ def test_what_a_calibrated_model_shows_is_what_samples_of_it_show(rows: int) -> 
     shown = np.mean([calibration_error(reliability(labels, probabilities)) for labels in drawn])
     assert error_if_calibrated(probabilities) == pytest.approx(shown, rel=0.04)
     assert error_if_calibrated(np.eye(5)) == 0
+    columns = np.mean([classwise_errors(labels, probabilities) for labels in drawn], axis=0)
+    assert classwise_if_calibrated(probabilities) == pytest.approx(columns, rel=0.08)
+    assert classwise_if_calibrated(np.eye(5)) == pytest.approx(np.zeros(5))
+
+
+def test_each_column_s_error_is_that_of_a_plain_loop() -> None:
+    """Of a model that is too sure, with probabilities on the bins' edges, and a class without rows."""
+    labels, probabilities = honest(400)
+    answered = apply_temperature(probabilities, 0.5).astype(np.float32)
+    answered[:4] = np.eye(5)[:4]
+    answered[4] = np.full(5, 0.2)  # the edge of bins 2 and 3
+    labels[labels == 3] = 0
+    wanted = []
+    for column in range(5):
+        held: dict[int, list[tuple[bool, float]]] = {}
+        for label, row in zip(labels, answered, strict=True):
+            p = float(row[column])
+            place = next(m for m in range(15) if p * 15 <= m + 1)
+            held.setdefault(place, []).append((label == column, p))
+        gaps = [
+            len(rows) * abs(np.mean([y for y, _ in rows]) - np.mean([p for _, p in rows])) for rows in held.values()
+        ]
+        wanted.append(sum(gaps) / 400)
+    found = classwise_errors(labels, answered)
+    assert found == pytest.approx(wanted)
+    assert found[3] == pytest.approx(answered[:, 3].mean(dtype=np.float64))  # never the answer: all of it is too much
+    assert found.mean() > 2 * classwise_if_calibrated(answered).mean()
 
 
 def test_the_fit_is_the_best_on_a_fine_grid() -> None:

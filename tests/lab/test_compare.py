@@ -13,6 +13,7 @@ from mien.errors import DataError, UsageError
 from mien.expressions import EXPRESSIONS
 from mien.lab.evaluation.compare import CLUSTERED, compare, model_table, pair_table, to_csv, to_markdown, to_text
 from mien.lab.evaluation.delong import auc_difference, auc_interval
+from mien.lab.evaluation.metrics import summary
 from mien.lab.evaluation.paired import clustered_p, detectable_clusters, detectable_rows, mcnemar
 from mien.lab.evaluation.scores import Scores
 
@@ -38,6 +39,8 @@ def test_a_better_model_is_told_from_an_equal_one() -> None:
     head, rows = model_table(found)
     assert head[-2:] == ("parameters, M", "ms a face")
     assert [row[-2] for row in rows] == ["", "2.5", ""]
+    wanted = [f"{100 * summary(held)['classwise_ece']:.2f}" for held in scores.values()]
+    assert [row[head.index("classwise ECE, %")] for row in rows] == wanted
 
 
 def test_rows_are_drawn_by_the_clusters_that_the_scores_hold() -> None:

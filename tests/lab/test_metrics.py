@@ -136,6 +136,11 @@ def test_probability_metrics_by_hand() -> None:
     assert found["nll"] == pytest.approx(-(np.log(0.8) + np.log(0.4) + np.log(0.7)) / 3, abs=1e-6)
     assert found["brier"] == pytest.approx((0.04 + 0.04 + 0.36 + 0.36 + 0.09 + 0.09) / 3, abs=1e-6)
     assert found["ece"] == pytest.approx((0.2 + 0.6 + 0.3) / 3, abs=1e-6)  # three bins with one row each
+    for row in found["per_class"]:  # three bins with one row each
+        assert row["ece"] == pytest.approx((0.2 + 0.6 + 0.3) / 3, abs=1e-6)
+        assert row["ece_if_calibrated"] == pytest.approx(np.sqrt(2 / np.pi * np.array([0.16, 0.24, 0.21])).sum() / 3)
+    assert found["classwise_ece"] == pytest.approx((0.2 + 0.6 + 0.3) / 3, abs=1e-6)
+    assert found["classwise_ece_if_calibrated"] == pytest.approx(found["per_class"][0]["ece_if_calibrated"])
     assert found["coverage_at_risk"]["0.1"] == pytest.approx(2 / 3)
 
 
@@ -202,6 +207,11 @@ def test_the_text_holds_every_class_and_the_counts() -> None:
     found = summary(made_up(400))
     text = text_table(found, intervals={"accuracy": (0.5, 0.6)})
     assert "[50.00, 60.00]" in text
+    means, one = [f"{100 * found[name]:.2f}" for name in ("ece", "classwise_ece")], found["per_class"][3]
+    assert all(any(line.endswith(mean) for line in text.splitlines() if "ECE" in line) for mean in means)
+    assert any(
+        line.endswith(f"{100 * one['ece']:.2f}{100 * one['ece_if_calibrated']:>15.2f}") for line in text.splitlines()
+    )
     for name, row in zip(found["classes"], found["confusion"], strict=True):
         assert any(line.split() == [name, *map(str, row)] for line in text.splitlines())
 

@@ -59,7 +59,9 @@ def test_the_report_is_whole_and_self_contained() -> None:
     assert document.tags.count("img") == 5
     found = summary(scores)
     for expected in (
-        f"{100 * found['accuracy']:.2f}", "PublicTest", "3 rows also stand in training.", "woman", "learning curves",
+        f"{100 * found['accuracy']:.2f}", f"<td>{100 * found['classwise_ece']:.2f}</td>",
+        f"<td>{100 * found['per_class'][0]['ece']:.2f}</td>", "PublicTest",
+        "3 rows also stand in training.", "woman", "learning curves",
         "prefers-color-scheme: dark", "default-src 'none'", scores.protocol["model_sha256"],
     ):  # fmt: skip
         assert expected in text

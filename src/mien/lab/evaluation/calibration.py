@@ -66,9 +66,28 @@ def error_if_calibrated(probabilities: np.ndarray) -> float:
     """The ECE that a perfectly calibrated model with these probabilities (N, C) would show on N independent rows, on average: a
     finite sample's is never 0. A bin's rows that are right are then a sum of Bernoulli draws with the rows' confidences c, which
     lies, if normal, sqrt(2 / pi sum c (1 - c)) off on average; of a bin of few rows that is too much by a few per cent."""
-    confidence = probabilities.max(axis=1).astype(np.float64)
+    return _if_calibrated(probabilities.max(axis=1))
+
+
+def _if_calibrated(confidence: np.ndarray) -> float:
+    confidence = confidence.astype(np.float64)
     variances = np.bincount(bin_of(confidence), weights=confidence * (1 - confidence), minlength=BINS)
     return float(np.sqrt(2 / np.pi * np.maximum(variances, 0)).sum() / len(confidence))
+
+
+def classwise_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """(C,) error of each class's own column: sum over bins m of n_m / N * |share of rows of the class_m - mean p_m|. Their mean is
+    classwise-ECE (Kull et al. 2019, "Beyond temperature scaling", section 2). labels: (N,); probabilities: (N, C)."""
+    gaps = (
+        np.bincount(bin_of(column), weights=(labels == index) - column.astype(np.float64))
+        for index, column in enumerate(probabilities.T)
+    )
+    return np.array([np.abs(gap).sum() for gap in gaps]) / len(labels)
+
+
+def classwise_if_calibrated(probabilities: np.ndarray) -> np.ndarray:
+    """(C,) what `classwise_errors` would be of a perfectly calibrated model, as `error_if_calibrated`."""
+    return np.array([_if_calibrated(column) for column in probabilities.T])
 
 
 def risk_coverage(labels: np.ndarray, probabilities: np.ndarray) -> RiskCoverage:

@@ -52,10 +52,12 @@ SAME_PROTOCOL = ("dataset", "split", "label_rule", "data_fingerprint")
 
 @dataclass(frozen=True)
 class Model:
-    """One compared model. spans: the metrics of METRICS with their intervals. facts: keys of FACTS that are known."""
+    """One compared model. spans: the metrics of METRICS with their intervals. classwise_ece: of the classes' own columns, a
+    fraction. facts: keys of FACTS that are known."""
 
     name: str
     spans: Mapping[str, Interval]
+    classwise_ece: float
     facts: Mapping[str, float]
 
 
@@ -138,7 +140,7 @@ def _model(name: str, scores: Scores, facts: Mapping[str, float], clusters: np.n
     absent = [metric for metric in (*dict(METRICS), "auc") if metric not in spans or known[metric] is None]
     if absent:
         raise DataError(f"{name}: {', '.join(absent)} is undefined for its rows: compare on a split with all classes")
-    return Model(name, {metric: spans[metric] for metric, _ in METRICS}, facts)
+    return Model(name, {metric: spans[metric] for metric, _ in METRICS}, known["classwise_ece"], facts)
 
 
 def _tests(scores: Mapping[str, Scores], clusters: np.ndarray | None, seed: int) -> tuple[PairedTest, ...]:
@@ -190,11 +192,12 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 def model_table(comparison: Comparison) -> Table:
     """Head and rows, one a model; a fact that no model has gets no column."""
     known = [fact for fact in FACTS if any(fact[0] in model.facts for model in comparison.models)]
-    head = ("model", *(label for _, label in METRICS), *(label for _, label, _ in known))
+    head = ("model", *(label for _, label in METRICS), "classwise ECE, %", *(label for _, label, _ in known))
     rows = [
         (
             model.name,
             *(_with_span(model.spans[metric]) for metric, _ in METRICS),
+            f"{100 * model.classwise_ece:.2f}",
             *(f"{model.facts[key] / unit:.3g}" if key in model.facts else "" for key, _, unit in known),
         )
         for model in comparison.models
@@ -258,7 +261,7 @@ def to_csv(comparison: Comparison) -> str:
     for model in comparison.models:
         for name, span in model.spans.items():
             writer.writerow((model.name, "", name, span.value, span.low, span.high, "", "", ""))
-        for name, value in model.facts.items():
+        for name, value in (("classwise_ece", model.classwise_ece), *model.facts.items()):
             writer.writerow((model.name, "", name, value, "", "", "", "", ""))
     for test in comparison.tests:
         span = test.difference

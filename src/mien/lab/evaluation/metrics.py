@@ -15,6 +15,8 @@ from mien.lab.evaluation.calibration import (
     BINS,
     SMALLEST,
     calibration_error,
+    classwise_errors,
+    classwise_if_calibrated,
     coverage_at_risk,
     error_if_calibrated,
     negative_log_likelihood,
@@ -243,7 +245,8 @@ def summary(scores: Scores) -> dict[str, Any]:
 
     Keys: n, classes, absent_classes, accuracy, balanced_accuracy, macro_f1, kappa, alpha, kappa_binary_mean, alpha_binary_mean,
     auc, auc_pr (average precision), auc_pr_trapezoid, ece, ece_if_calibrated (a calibrated model's on so many rows), ece_bins,
-    brier, nll, aurc, coverage_at_risk {"0.01": ...}, per_class [{class, n, predicted, precision, recall, f1, auc, auc_pr}],
+    classwise_ece and classwise_ece_if_calibrated (means of all classes' columns, absent ones, too), brier, nll, aurc,
+    coverage_at_risk {"0.01": ...}, per_class [{class, n, predicted, precision, recall, f1, auc, auc_pr, ece, ece_if_calibrated}],
     confusion (C, C) counts, confusion_percent (C, C), votes {kl, rows, agreement} or None. Raises DataError for rows that
     cannot be judged, UsageError without scikit-learn.
     """
@@ -251,6 +254,7 @@ def summary(scores: Scores) -> dict[str, Any]:
     predictions = scores.predictions
     counts = confusion_counts(labels, predictions, len(scores.classes))
     aucs, areas = class_auc(labels, probabilities), class_average_precision(labels, probabilities)
+    per_class = _per_class_rows(scores, counts, aucs, areas)
     found: dict[str, Any] = {
         "n": len(labels),
         "classes": list(scores.classes),
@@ -262,7 +266,11 @@ def summary(scores: Scores) -> dict[str, Any]:
         "auc_pr": _macro(areas),
         "auc_pr_trapezoid": _macro(class_pr_trapezoid(labels, probabilities)),
         **_probability_metrics(labels, probabilities),
-        "per_class": _per_class_rows(scores.classes, counts, aucs, areas),
+        **{
+            f"classwise_{name}": float(np.mean([row[name] for row in per_class]))
+            for name in ("ece", "ece_if_calibrated")
+        },
+        "per_class": per_class,
         "confusion": counts.tolist(),
         "confusion_percent": [[_number(value) for value in row] for row in row_percentages(counts)],
         "votes": None if scores.votes is None else _votes(labels, predictions, scores.votes, probabilities),
@@ -307,15 +315,15 @@ def _probability_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[
     }
 
 
-def _per_class_rows(
-    classes: tuple[str, ...], counts: np.ndarray, aucs: np.ndarray, areas: np.ndarray
-) -> list[dict[str, Any]]:
+def _per_class_rows(scores: Scores, counts: np.ndarray, aucs: np.ndarray, areas: np.ndarray) -> list[dict[str, Any]]:
     columns = {
         "precision": precisions(counts),
         "recall": recalls(counts),
         "f1": f1_scores(counts),
         "auc": aucs,
         "auc_pr": areas,
+        "ece": classwise_errors(scores.labels, scores.probabilities),
+        "ece_if_calibrated": classwise_if_calibrated(scores.probabilities),
     }
     return [
         {
@@ -324,7 +332,7 @@ def _per_class_rows(
             "predicted": int(counts[:, index].sum()),
             **{column: _number(values[index]) for column, values in columns.items()},
         }
-        for index, name in enumerate(classes)
+        for index, name in enumerate(scores.classes)
     ]
 
 

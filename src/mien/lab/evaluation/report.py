@@ -103,7 +103,18 @@ def report(
         sections["Read this first"] = "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
     sections["Result"] = html_table(("metric", "value", f"{LEVEL_WORDS} interval", "how"), _headline(metrics, spans))
     sections["Classes"] = _absent(metrics) + html_table(
-        ("class", "rows", "guessed", "precision", "recall", f"recall, {LEVEL_WORDS}", "F1", "AUC"),
+        (
+            "class",
+            "rows",
+            "guessed",
+            "precision",
+            "recall",
+            f"recall, {LEVEL_WORDS}",
+            "F1",
+            "AUC",
+            "ECE",
+            "ECE if calibrated",
+        ),
         _classes(metrics, spans),
     )
     sections["Figures"] = pictures([*standard_pictures(scores, metrics), *extra])
@@ -185,6 +196,7 @@ def _classes(metrics: Mapping[str, Any], spans: Mapping[str, Interval]) -> list[
             row["class"], f"{row['n']:,}", f"{row['predicted']:,}", _number(row["precision"], 100, 2),
             _number(row["recall"], 100, 2), _span(spans.get(f"recall/{row['class']}"), 100, 2)[0],
             _number(row["f1"], 100, 2), _number(row["auc"], 100, 2),
+            _number(row["ece"], 100, 2), _number(row["ece_if_calibrated"], 100, 2),
         )
         for row in metrics["per_class"]
     ]  # fmt: skip

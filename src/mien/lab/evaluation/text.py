@@ -13,6 +13,8 @@ PER_CENT: tuple[tuple[str, str], ...] = (
     ("auc_pr", "AUC-PR, macro"),
     ("ece", "expected calibration error (ECE)"),
     ("ece_if_calibrated", "ECE that a calibrated model would show here"),
+    ("classwise_ece", "classwise ECE, mean of all classes' columns"),
+    ("classwise_ece_if_calibrated", "classwise ECE of a calibrated model here"),
 )
 PLAIN: tuple[tuple[str, str], ...] = (
     ("brier", "Brier score (0 to 2)"),
@@ -57,9 +59,11 @@ def _headline(name: str, label: str, metrics: Mapping[str, Any], intervals: Mapp
 
 def _classes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     head = f"  {'class':<12}{'rows':>9}{'guessed':>9}{'precision':>11}{'recall':>9}{'F1':>9}{'AUC':>9}"
+    head += f"{'ECE':>9}{'if calibrated':>15}"
     return [head] + [
         f"  {row['class']:<12}{row['n']:>9}{row['predicted']:>9}{_per_cent(row['precision']):>11}"
         f"{_per_cent(row['recall']):>9}{_per_cent(row['f1']):>9}{_per_cent(row['auc']):>9}"
+        f"{_per_cent(row['ece']):>9}{_per_cent(row['ece_if_calibrated']):>15}"
         for row in rows
     ]
 

@@ -540,6 +540,29 @@ def test_a_second_job_at_a_url_is_noticed(memory: Any, settings: worker.Settings
         second.commit([jobs.Outcome("b", "ok", 1)], 0)
 
 
+@pytest.mark.parametrize("kept", [0, 9, None])
+def test_an_entry_whose_writing_fails_is_nobody_elses(
+    memory: Any, settings: worker.Settings, monkeypatch: pytest.MonkeyPatch, kept: int | None
+) -> None:
+    """On a full disk, or by Ctrl-C, which may come when all is written."""
+    write, failed = storage.Folder.write, []
+
+    def fail(folder: storage.Folder, name: str, data: bytes) -> None:
+        if name == "000001.json" and len(failed) < 2:
+            failed.append(name)
+            write(folder, name, data[:kept])
+            raise UsageError("no space")
+        write(folder, name, data)
+
+    monkeypatch.setattr(storage.Folder, "write", fail)
+    monkeypatch.setattr(parts.PartSink, "ROWS", 1)
+    pictures = ["memory://in/f.jpg"]
+    with pytest.raises(UsageError, match="no space"):
+        run(pictures, "memory://out", settings, engine=read_by_name, format="jsonl")
+    assert run(pictures, "memory://out", settings, engine=read_by_name, format="jsonl").read == 1
+    assert len(rows_in(memory, "/out/faces.jsonl")) == 1
+
+
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(protocol: str) -> None:
         raise ImportError(f"Install {protocol}fs to access {protocol}")

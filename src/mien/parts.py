@@ -33,6 +33,7 @@ class PartJournal:
         self.done: dict[str, Outcome] = {}
         self.mark = 0
         self._next = 0
+        self._begun = ""  # the entry that is being written, or was when that failed: it may be there, whole or torn
         self._out, self._table = out.rstrip("/"), Folder(place(out, job["format"]))
         self._format = job["format"]
         self._take_up(job, kept=kept(out, job["format"]))
@@ -91,8 +92,10 @@ class PartJournal:
 
     def _write(self, entry: dict[str, Any]) -> None:
         name = _entry(self._next)
-        if self._folder.has(name):  # no lock is to be had here: two jobs at once are noticed, not prevented
+        # No lock is to be had here: two jobs at once are noticed, not prevented.
+        if name != self._begun and self._folder.has(name):
             raise UsageError(f"{self._folder.url}: another mien is writing here; wait for it or choose another for -o")
+        self._begun = name
         self._folder.write(name, json.dumps(entry).encode())
         self._next += 1
 

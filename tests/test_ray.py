@@ -438,9 +438,12 @@ def test_a_chain_within_storage_is_read(memory: Any, tmp_path: Path, tree: Path)
         assert storage.open_picture(chain).read() == (tree / "hopper.jpg").read_bytes()
 
 
-def test_pictures_by_url_fail_as_files_do(memory: Any) -> None:
+def test_pictures_by_url_fail_as_files_do(memory: Any, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"^memory://in/absent.jpg: no such file$"):
         storage.open_picture("memory://in/absent.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match=r"^file:///.*pipe.jpg: not a regular file$"):
+        storage.open_picture((tmp_path / "pipe.jpg").as_uri())
     memory.pipe_file("/in/empty.jpg", b"")
     with pytest.raises(ImageError, match=r"^memory://in/empty.jpg: the file is empty$"):
         images.load(storage.open_picture("memory://in/empty.jpg"))

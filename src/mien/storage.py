@@ -57,6 +57,10 @@ def open_picture(url: str) -> IO[bytes]:
     """The file's bytes under the URL as its name. Raises ImageError naming the URL and the reason."""
     try:
         system, path = _at(url)
+        if (
+            "file" in system.protocol and system.exists(path) and not system.isfile(path)
+        ):  # to open a pipe takes forever
+            raise IsADirectoryError
         return _Named(system.cat_file(path), url)
     except UsageError:
         raise

@@ -57,9 +57,8 @@ def open_picture(url: str) -> IO[bytes]:
     """The file's bytes under the URL as its name. Raises ImageError naming the URL and the reason."""
     try:
         system, path = _at(url)
-        if (
-            "file" in system.protocol and system.exists(path) and not system.isfile(path)
-        ):  # to open a pipe takes forever
+        # To open a pipe takes for ever.
+        if "file" in system.protocol and system.exists(path) and not system.isfile(path):
             raise IsADirectoryError
         return _Named(system.cat_file(path), url)
     except UsageError:

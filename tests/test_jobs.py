@@ -249,6 +249,28 @@ def test_another_job_in_the_folder_is_refused(tree: Path, tmp_path: Path, settin
         run(tree, tmp_path / "out", settings, format="xlsx")
 
 
+def test_another_detector_under_the_same_path_is_another_job(
+    tree: Path, tmp_path: Path, settings: worker.Settings
+) -> None:
+    from mien.faces import yunet
+
+    file, content = tmp_path / "yunet.onnx", yunet.WHEEL.paths()[yunet.FILE].read_bytes()
+    file.write_bytes(content)
+    settings = replace(settings, detector=f"yunet:{file}")
+    assert run(tree / "b" / "c", tmp_path / "out", settings) == run(tree / "b" / "c", tmp_path / "out", settings)
+    moved = replace(settings, detector=f"yunet:{file.rename(tmp_path / 'moved.onnx')}")
+    assert run(tree / "b" / "c", tmp_path / "out", moved).read == 2
+    file.write_bytes(content.replace(b"pytorch", b"pytorcx", 1))
+    assert file.read_bytes() != content
+    with pytest.raises(UsageError, match=r"holds another job \(detector was 'yunet:[0-9a-f]{64}', now 'yunet:"):
+        run(tree / "b" / "c", tmp_path / "out", settings)
+
+
+def test_a_picture_that_is_named_twice_stands_once(tree: Path, tmp_path: Path, settings: worker.Settings) -> None:
+    summary = jobs.run([tree / "hopper.jpg"] * 2, tmp_path, settings=settings)
+    assert summary.read == len(table(tmp_path / "faces.csv")) == 1
+
+
 def test_a_table_that_no_job_wrote_is_not_overwritten(tree: Path, tmp_path: Path, settings: worker.Settings) -> None:
     out = tmp_path / "out"
     out.mkdir()

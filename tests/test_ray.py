@@ -9,6 +9,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from mien import cli, images, jobs, parts, ray_engine, storage, tables, worker
+from mien import cli, draw, images, jobs, parts, ray_engine, storage, tables, worker
 from mien.errors import EngineError, ImageError, UsageError
 
 pytestmark = pytest.mark.slow  # a Ray takes seconds to start
@@ -267,6 +268,8 @@ def test_nodes_are_checked(tree: Path, settings: worker.Settings, monkeypatch: p
     ray_engine._check_node(settings, demands)
     with pytest.raises(EngineError, match=r"SHA-256 \w+, the driver's has other"):
         ray_engine._check_node(settings, demands | {"model": "other"})
+    with pytest.raises(EngineError, match="the detector mtcnn is mtcnn, the driver's is yunet:other; put the same"):
+        ray_engine._check_node(settings, demands | {"detector": "yunet:other"})
     with pytest.raises(EngineError, match="lacks /no/such/folder; give absolute paths"):
         ray_engine._check_node(settings, demands | {"folder": "/no/such/folder"})
     with pytest.raises(UsageError, match="nosuch:// is not a scheme"):
@@ -384,6 +387,21 @@ def test_a_folder_by_url_is_walked_as_by_path(tree: Path) -> None:
     assert [url.removeprefix("file://") for url in by_url] == [str(path) for path in images.in_folder(tree)]
 
 
+def test_what_mien_drew_is_left_out_by_url_as_by_path(tmp_path: Path, hopper: np.ndarray) -> None:
+    """The copies of a job, those beside a table, and none of somebody's own of such names."""
+    for folder, first in (("job", b'{"annotated": true}\n'), ("own", b'{"other": 1}\n{"annotated": true}\n')):
+        (tmp_path / folder / "annotated").mkdir(parents=True)
+        (tmp_path / folder / "journal.jsonl").write_bytes(first)
+        (tmp_path / folder / "annotated" / "a.jpg").write_bytes(b"x")
+    draw.save(Image.fromarray(hopper), tmp_path / "job" / "b-mien.jpg")
+    (tmp_path / "own" / "b-mien.jpg").write_bytes(b"x")
+    (tmp_path / "own" / "c-mien.png").touch()
+    by_url = storage.gather([tmp_path.as_uri()])
+    assert [url.removeprefix("file://") for url in by_url] == [str(path) for path in images.in_folder(tmp_path)]
+    names = [Path(url).relative_to(tmp_path.as_uri()).as_posix() for url in by_url]
+    assert names == ["own/b-mien.jpg", "own/c-mien.png", "own/annotated/a.jpg"]
+
+
 def test_what_cannot_be_gathered_says_why(memory: Any, tmp_path: Path) -> None:
     memory.pipe_file("/in/notes.md", b"x")
     with pytest.raises(UsageError, match="no pictures there; expected files ending in"):
@@ -420,9 +438,12 @@ def test_a_chain_within_storage_is_read(memory: Any, tmp_path: Path, tree: Path)
         assert storage.open_picture(chain).read() == (tree / "hopper.jpg").read_bytes()
 
 
-def test_pictures_by_url_fail_as_files_do(memory: Any) -> None:
+def test_pictures_by_url_fail_as_files_do(memory: Any, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"^memory://in/absent.jpg: no such file$"):
         storage.open_picture("memory://in/absent.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match=r"^file:///.*pipe.jpg: not a regular file$"):
+        storage.open_picture((tmp_path / "pipe.jpg").as_uri())
     memory.pipe_file("/in/empty.jpg", b"")
     with pytest.raises(ImageError, match=r"^memory://in/empty.jpg: the file is empty$"):
         images.load(storage.open_picture("memory://in/empty.jpg"))
@@ -486,12 +507,63 @@ def test_a_url_that_holds_something_else_is_refused(memory: Any, settings: worke
             run(pictures, "memory://out", settings, engine=read_by_name)
 
 
+@pytest.mark.parametrize("format", tables.FORMATS)
+def test_another_table_in_the_tables_place_at_a_url_is_refused(
+    memory: Any, settings: worker.Settings, format: str
+) -> None:
+    start = partial(run, ["memory://in/f.jpg"], "memory://out", settings, engine=read_by_name, format=format)
+    part, summary = f"/out/faces.{format}/part-000000.{format}", start()
+    whole, entries = memory.cat_file(part), memory.ls("/out/journal", detail=False)
+    memory.pipe_file(part, whole[:-9] + b"x" + whole[-8:])
+    with pytest.raises(UsageError, match=rf"out/faces\.{format} is no longer the table that the job there wrote"):
+        start()
+    assert memory.ls("/out/journal", detail=False) == entries
+    memory.pipe_file(part, whole)
+    assert start() == summary
+    entry = json.loads(memory.cat_file(entries[1]))
+    del entry["check"]  # as an earlier mien wrote it
+    memory.pipe_file(entries[1], json.dumps(entry).encode())
+    assert start() == summary
+
+
+@pytest.mark.parametrize("name", ["out[1]", "o*1"])
+def test_a_folder_at_a_url_is_no_pattern(tmp_path: Path, settings: worker.Settings, name: str) -> None:
+    """Also beside one that would fit it."""
+    start = partial(run, ["memory://in/f.jpg"], settings=settings, engine=read_by_name)
+    assert start(out=f"file://{tmp_path}/out1", settings=replace(settings, abstain_below=0.5)).read == 1
+    for _ in range(2):
+        assert start(out=f"file://{tmp_path}/{name}").read == 1
+
+
 def test_a_second_job_at_a_url_is_noticed(memory: Any, settings: worker.Settings) -> None:
     first = parts.PartJournal("memory://out", {"format": "csv"})
     second = parts.PartJournal("memory://out", {"format": "csv"})
     first.commit([jobs.Outcome("a", "ok", 1)], 0)
     with pytest.raises(UsageError, match="another mien is writing here"):
         second.commit([jobs.Outcome("b", "ok", 1)], 0)
+
+
+@pytest.mark.parametrize("kept", [0, 9, None])
+def test_an_entry_whose_writing_fails_is_nobody_elses(
+    memory: Any, settings: worker.Settings, monkeypatch: pytest.MonkeyPatch, kept: int | None
+) -> None:
+    """On a full disk, or by Ctrl-C, which may come when all is written."""
+    write, failed = storage.Folder.write, []
+
+    def fail(folder: storage.Folder, name: str, data: bytes) -> None:
+        if name == "000001.json" and len(failed) < 2:
+            failed.append(name)
+            write(folder, name, data[:kept])
+            raise UsageError("no space")
+        write(folder, name, data)
+
+    monkeypatch.setattr(storage.Folder, "write", fail)
+    monkeypatch.setattr(parts.PartSink, "ROWS", 1)
+    pictures = ["memory://in/f.jpg"]
+    with pytest.raises(UsageError, match="no space"):
+        run(pictures, "memory://out", settings, engine=read_by_name, format="jsonl")
+    assert run(pictures, "memory://out", settings, engine=read_by_name, format="jsonl").read == 1
+    assert len(rows_in(memory, "/out/faces.jsonl")) == 1
 
 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

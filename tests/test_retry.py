@@ -225,6 +225,27 @@ def test_a_full_disk_is_named(
     assert read(format, retry_failed=True).failed == 3
 
 
+@pytest.mark.parametrize(
+    ("format", "damage"),
+    [("csv", b"\xff"), ("jsonl", b"\xff"), ("jsonl", b"x"), ("jsonl", b"[]\n"), ("parquet", 50 * b"x")],
+)
+def test_a_damaged_table_is_named_and_kept(
+    read: Callable[..., jobs.Summary], format: str, damage: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its last part or row, which the journal knows."""
+    monkeypatch.setattr(tables.ParquetSink, "ROWS", 2)
+    monkeypatch.setattr(tables, "CHECKED", 9)
+    table = Path(read(format).out)
+    part = table / "part-000000.parquet" if format == "parquet" else table
+    content = part.read_bytes()
+    at = 4 if format == "parquet" else content.index(b"\n") + 1
+    damaged = content[:at] + damage + content[at + len(damage) :]
+    part.write_bytes(damaged)
+    with pytest.raises(UsageError, match=rf"faces\.{format}: it is damaged \(.+\), so that no row can be taken out"):
+        read(format, retry_failed=True)
+    assert part.read_bytes() == damaged and read(format).failed == 3
+
+
 def dies_at(step: int, patched: pytest.MonkeyPatch) -> None:
     """The process ends before the step-th change that `retry` makes on the disk, or after it: a removal of folders half way."""
     steps = itertools.count()

@@ -92,6 +92,34 @@ def test_a_whole_table_is_written_in_any_format(tmp_path: Path, kind: str) -> No
         assert pyarrow.parquet.read_table(path).to_pylist() == [dict(row) for row in rows]
 
 
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_a_parquet_table_is_one_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: int) -> None:
+    """What a killed process leaves is the table before or after, and can be read."""
+    from pyarrow import parquet
+
+    table = tables.place("parquet", tmp_path)
+    for _ in range(earlier):
+        tables.write([tables.failure("a.jpg", "")], "parquet", tmp_path)
+    kept, replace = [], Path.replace
+
+    def look(self: Path, target: Path) -> Path:
+        kept.append(tables.sources(table))
+        replace(self, target)
+        kept.append(set(parquet.read_table(table)["source"].to_pylist()))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", look)
+        patched.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+        with pytest.raises(KeyboardInterrupt):
+            tables.write([tables.failure("b.jpg", "")], "parquet", tmp_path)
+    assert kept == [{"a.jpg"} if earlier else set(), {"b.jpg"}]
+    (table / ".0123456789abcdef.partial").write_bytes(b"half")
+    assert not tables.is_foreign(table) and tables.sources(table) == {"b.jpg"}
+    tables.open_sink("parquet", tmp_path, mark=1).close()
+    assert [path.name for path in table.iterdir()] == ["part-000000.parquet"]
+
+
 @pytest.mark.parametrize("kind", tables.FORMATS)
 def test_the_checksum_tells_a_table_from_another(tmp_path: Path, kind: str) -> None:
     def written(name: str, sources: str) -> tuple[Path, int]:

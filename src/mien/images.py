@@ -39,6 +39,7 @@ LIST_TEXT: dict[str, Any] = {
     "errors": "surrogateescape",
     "newline": "",
 }  # how a list is opened
+HEAD = 4096  # bytes of a file that tell whether mien made it, and of a journal its first line
 MADE = "made by mien"  # what its annotated copies and timelines say of themselves, among their first bytes
 TIMELINE = r"timeline-[1-9][0-9]*\.png"
 _MADE_NAME = re.compile(rf".+-mien(-[0-9]+)?(\.jpg|\.png|\.jpg\.png)|{TIMELINE}")
@@ -187,10 +188,10 @@ def in_folder(folder: Path) -> list[Path]:
         found.append(Path(error.filename))
 
     for place, folders, names in os.walk(folder, onerror=unopened):
-        copies = JOURNAL in names and _makes_copies(Path(place) / JOURNAL)
+        copies = JOURNAL in names and makes_copies(_head(Path(place) / JOURNAL))
         folders[:] = sorted(name for name in folders if not (copies and name == COPIES))
         pictures = [Path(place) / name for name in sorted(names) if is_picture_name(name)]
-        others = [path for path in pictures if not _is_made(path)]
+        others = [path for path in pictures if not (has_made_name(path.name) and is_made(_head(path)))]
         found += others
         made += len(pictures) - len(others)
         videos += sum(is_video(Path(place) / name) for name in names)
@@ -203,24 +204,28 @@ def in_folder(folder: Path) -> list[Path]:
     return found
 
 
-def _is_made(path: Path) -> bool:
-    """Whether mien wrote the picture, as its name and its first bytes say."""
-    if not _MADE_NAME.fullmatch(path.name):
-        return False
+def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return MADE.encode() in file.read(256)
+            return file.read(HEAD)
     except OSError:
-        return False
+        return b""
 
 
-def _makes_copies(journal: Path) -> bool:
-    """Whether the job of this journal writes annotated copies: a folder of that name beside another's journal is somebody's own."""
-    try:
-        with journal.open("rb") as file:
-            return f'"{COPIES}": true'.encode() in file.readline()
-    except OSError:
-        return False
+def has_made_name(name: str) -> bool:
+    """Whether the name is one that mien gives to its annotated copies and timelines."""
+    return _MADE_NAME.fullmatch(name) is not None
+
+
+def is_made(head: bytes) -> bool:
+    """Whether mien wrote the picture that begins so."""
+    return MADE.encode() in head[:256]
+
+
+def makes_copies(head: bytes) -> bool:
+    """Whether the job whose journal begins so writes annotated copies: a folder of that name beside another's journal is
+    somebody's own."""
+    return f'"{COPIES}": true'.encode() in head.partition(b"\n")[0]
 
 
 def is_picture_name(name: str) -> bool:

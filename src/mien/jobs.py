@@ -195,17 +195,20 @@ def run(
     try:
         if settings.copies:
             writing.clear(Path(settings.copies), below=True)
-        asked = {str(path) for path in pictures}
-        left = [str(path) for path in pictures if str(path) not in journal.done]
+        asked = dict.fromkeys(map(str, pictures))
+        left = [source for source in asked if source not in journal.done]
         failed = {source for source, outcome in journal.done.items() if _failed(outcome)}
-        changed = sum(_changed(journal.done[source]) for source in asked & journal.done.keys() - failed)
+        changed = sum(_changed(journal.done[source]) for source in asked.keys() & journal.done.keys() - failed)
         found = (engine or processes)(left, settings, workers)
         _stream(found, journal, sink, total=len(journal.done) + len(left), progress=progress)
     finally:
         sink.close()
         journal.close()
     return replace(
-        _summary(journal, table), failed_before=len(failed & asked), gone=len(failed - asked), changed=changed
+        _summary(journal, table),
+        failed_before=len(failed & asked.keys()),
+        gone=len(failed - asked.keys()),
+        changed=changed,
     )
 
 
@@ -356,12 +359,13 @@ def _job(settings: Settings, format: str) -> dict[str, Any]:
     """What makes two jobs the same: the model's and detector's identity and the table's format. Loads both once, so
     that what is wrong with them is said before any file is opened."""
     import mien
+    from mien.faces import detect
     from mien.reader import Reader
 
     reader = Reader(
         settings.model, detector=settings.detector, min_face=settings.min_face, abstain_below=settings.abstain_below
     )
-    named = asdict(replace(settings, model=reader.classifier.sha256))
+    named = asdict(replace(settings, model=reader.classifier.sha256, detector=detect.identity(settings.detector)))
     del named["max_pixels"]  # a larger limit reads the same, and more
     if named.pop("copies"):
         named[images.COPIES] = True  # which `images.in_folder` looks for

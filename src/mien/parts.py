@@ -11,6 +11,7 @@ covers; it is written again. Nothing needs to be atomic: an entry that was torn 
 import json
 import re
 import tempfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,12 +33,15 @@ class PartJournal:
         self.done: dict[str, Outcome] = {}
         self.mark = 0
         self._next = 0
-        self._out = out.rstrip("/")
+        self._begun = ""  # the entry that is being written, or was when that failed: it may be there, whole or torn
+        self._out, self._table = out.rstrip("/"), Folder(place(out, job["format"]))
+        self._format = job["format"]
         self._take_up(job, kept=kept(out, job["format"]))
 
     def commit(self, outcomes: Sequence[Outcome], mark: int) -> None:
         """Record that the table holds the rows of `outcomes` up to `mark`."""
-        self._write({"mark": mark, "files": [asdict(outcome) for outcome in outcomes]})
+        check = self._checksum(mark)
+        self._write({"mark": mark, "check": check, "files": [asdict(outcome) for outcome in outcomes]})
         self.done.update({outcome.source: outcome for outcome in outcomes})
 
     def close(self) -> None:
@@ -52,19 +56,28 @@ class PartJournal:
                 f"{self._folder.url} holds another job ({differences(entries[0], job)}); choose another for -o"
             )
         self._next = min(1, len(entries))
+        check = None  # of the last entry that is taken up; None also where an earlier mien wrote it
         for entry in entries[1:]:
             if entry["mark"] > kept:
                 break
-            self.mark, self._next = entry["mark"], self._next + 1
+            self.mark, self._next, check = entry["mark"], self._next + 1, entry.get("check")
             self.done.update({one["source"]: Outcome(**one) for one in entry["files"]})
+        if check is not None and check != self._checksum(self.mark):
+            raise UsageError(
+                f"{self._table.url} is no longer the table that the job there wrote: put that back, or choose another for -o"
+            )
         self._folder.remove(names[self._next :])
         if not entries:
-            self._refuse_what_no_job_wrote(place(self._out, job["format"]))
+            self._refuse_what_no_job_wrote()
             self._write(job)
 
-    def _refuse_what_no_job_wrote(self, table: str) -> None:
-        if Folder(table).names() or Folder(self._out).has(JOURNAL):
-            raise UsageError(f"{table} is there already, and no job at a URL wrote it: choose another for -o")
+    def _refuse_what_no_job_wrote(self) -> None:
+        if self._table.names() or Folder(self._out).has(JOURNAL):
+            raise UsageError(f"{self._table.url} is there already, and no job at a URL wrote it: choose another for -o")
+
+    def _checksum(self, mark: int) -> int | None:
+        """The CRC-32 of the table's last part, which tells it from another that lies in its place."""
+        return zlib.crc32(self._table.read([_part(mark - 1, self._format)])[0]) if mark else None
 
     def _entries(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """The entries in order; the last one may be torn, and is left out then."""
@@ -79,8 +92,10 @@ class PartJournal:
 
     def _write(self, entry: dict[str, Any]) -> None:
         name = _entry(self._next)
-        if self._folder.has(name):  # no lock is to be had here: two jobs at once are noticed, not prevented
+        # No lock is to be had here: two jobs at once are noticed, not prevented.
+        if name != self._begun and self._folder.has(name):
             raise UsageError(f"{self._folder.url}: another mien is writing here; wait for it or choose another for -o")
+        self._begun = name
         self._folder.write(name, json.dumps(entry).encode())
         self._next += 1
 

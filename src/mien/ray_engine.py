@@ -78,9 +78,10 @@ class Actor:
 
 
 def _demands(left: Sequence[str], settings: Settings) -> dict[str, Any]:
-    """What each node must share with this one: mien's version, the model's bytes, the drivers of the URLs, and, where
-    there are relative paths, the folder that they start from."""
+    """What each node must share with this one: mien's version, the model's bytes and the detector's, the drivers of the URLs, and,
+    where there are relative paths, the folder that they start from."""
     import mien
+    from mien.faces import detect
 
     files = [settings.model, settings.detector.partition(":")[2]]  # a detector may be NAME:FILE
     paths = [path for path in (*left, *files) if path and not storage.is_url(path)]
@@ -88,6 +89,7 @@ def _demands(left: Sequence[str], settings: Settings) -> dict[str, Any]:
     return {
         "version": mien.__version__,
         "model": _digest(settings.model),
+        "detector": detect.identity(settings.detector),
         "folder": str(Path.cwd()) if relative else None,
         "protocols": storage.protocols(left),
     }
@@ -106,7 +108,7 @@ def _check_node(settings: Settings, demands: Mapping[str, Any]) -> None:
     try:
         if demands["folder"]:
             os.chdir(demands["folder"])
-        found = _digest(settings.model)
+        found, detector = _digest(settings.model), detect.identity(settings.detector)
         detect.load(settings.detector, min_face=settings.min_face)  # what is amiss is said once, not in each row
     except OSError as error:
         raise EngineError(
@@ -116,6 +118,11 @@ def _check_node(settings: Settings, demands: Mapping[str, Any]) -> None:
         raise EngineError(
             f"node {node}: the model {settings.model or 'of its mien'} has SHA-256 {found}, the driver's has "
             f"{demands['model']}; put the same file there"
+        )
+    if detector != demands["detector"]:
+        raise EngineError(
+            f"node {node}: the detector {settings.detector} is {detector}, the driver's is {demands['detector']}; put the same "
+            "file there"
         )
 
 

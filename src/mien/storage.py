@@ -57,6 +57,9 @@ def open_picture(url: str) -> IO[bytes]:
     """The file's bytes under the URL as its name. Raises ImageError naming the URL and the reason."""
     try:
         system, path = _at(url)
+        # To open a pipe takes for ever.
+        if "file" in system.protocol and system.exists(path) and not system.isfile(path):
+            raise IsADirectoryError
         return _Named(system.cat_file(path), url)
     except UsageError:
         raise
@@ -98,11 +101,13 @@ class Folder:
         if not names:
             return []
         try:
-            found = self._system.cat([f"{self._path}/{name}" for name in names])
+            # Not by `cat`, which takes a [ or * in the folder's own name for a pattern.
+            found = self._system.cat_ranges([f"{self._path}/{name}" for name in names], None, None)
+            if refused := next((one for one in found if isinstance(one, Exception)), None):
+                raise refused
         except Exception as error:
             raise self._refused("read", error) from None
-        by_name = {PurePosixPath(path).name: data for path, data in found.items()}
-        return [by_name[name] for name in names]
+        return list(found)
 
     def write(self, name: str, data: bytes) -> None:
         with contextlib.suppress(Exception):  # object stores have no folders, and may forbid to ask for one
@@ -142,19 +147,38 @@ def _gathered(path: str) -> list[str]:
     system, place = _at(path)
     try:
         folder = system.isdir(place)
-        inside = system.find(place) if folder else []
+        found = _pictures(system, system.find(place)) if folder else []
     except Exception as error:
         raise UsageError(
             f"{path}: cannot be listed ({images.reason(error)}); check the URL and its credentials"
         ) from None
     if not folder:
         return [path]
-    found = [name for name in inside if images.is_picture_name(PurePosixPath(name).name)]
     if not found:
         raise UsageError(f"{path}: no pictures there; expected files ending in {' '.join(sorted(images.SUFFIXES))}")
     # Folder by folder, a folder's own files before those below it, by name: as `images.in_folder` walks.
     ordered = sorted(found, key=lambda name: (PurePosixPath(name).parts[:-1], PurePosixPath(name).name))
     return [str(system.unstrip_protocol(name)) for name in ordered]
+
+
+def _pictures(system: Any, names: Sequence[str]) -> list[str]:
+    """Of the files in a folder and below those that `images.in_folder` takes."""
+    journals = [name for name in names if PurePosixPath(name).name == images.JOURNAL]
+    copies = tuple(
+        f"{journal.removesuffix(images.JOURNAL)}{images.COPIES}/"
+        for journal, head in _heads(system, journals).items()
+        if images.makes_copies(head)
+    )
+    found = [name for name in names if images.is_picture_name(PurePosixPath(name).name) and not name.startswith(copies)]
+    doubted = [name for name in found if images.has_made_name(PurePosixPath(name).name)]
+    made = {name for name, head in _heads(system, doubted).items() if images.is_made(head)}
+    return [name for name in found if name not in made]
+
+
+def _heads(system: Any, names: list[str]) -> dict[str, bytes]:
+    """The first bytes of each file, none of one that cannot be read."""
+    found = system.cat_ranges(names, 0, images.HEAD) if names else []
+    return {name: head if isinstance(head, bytes) else b"" for name, head in zip(names, found, strict=True)}
 
 
 def _local(path: str) -> list[str]:

@@ -109,10 +109,10 @@ def write(table: Iterable[Row], kind: str, folder: Path) -> Path:
     elif kind == "jsonl":
         writing.text(path, "".join(map(_json_line, table)))
     else:
-        sink = open_sink(kind, folder, mark=1)  # beside the part that is there
+        sink = ParquetSink(path, mark=1)  # keeps the part that is there
+        sink.rewind()
         sink.add(table)
-        if sink.commit() > 1:
-            (path / _part(1)).replace(path / _part(0))
+        sink.commit()
     return path
 
 
@@ -191,7 +191,7 @@ def _columns_of(path: Path) -> set[str]:
 
 def is_part(path: Path) -> bool:
     """Whether the name is one that mien gives to a part of a Parquet table, finished or not."""
-    return re.fullmatch(r"part-\d{6,}\.(parquet|unfinished)", path.name) is not None
+    return re.fullmatch(r"part-\d{6,}\.parquet|\.[0-9a-f]{16}\.partial", path.name) is not None
 
 
 def own(folder: Path) -> list[Path]:
@@ -237,8 +237,20 @@ def checksum(kind: str, folder: Path, mark: int) -> int:
 
 def copy_without_failures(kind: str, folder: Path, target: Path, sources: Collection[str]) -> int:
     """Copy the table of this format in `folder` into the folder `target`, without the rows that say why one of `sources` could
-    not be read. The copy's mark."""
+    not be read. The copy's mark. Raises UsageError for a table that is damaged."""
     old, new = place(kind, folder), place(kind, target)
+    try:
+        return _copied(kind, old, new, sources)
+    except (ValueError, LookupError, TypeError, csv.Error, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # without a number it is pyarrow's, of the content
+            raise
+        raise UsageError(
+            f"{old}: it is damaged ({images.reason(error)}), so that no row can be taken out; leave out --retry-failed, or "
+            "choose another -o"
+        ) from None
+
+
+def _copied(kind: str, old: Path, new: Path, sources: Collection[str]) -> int:
     if kind == "csv":
         names = {str(_harmless(spelt(source))) for source in sources}
         with old.open("r", newline="", encoding="utf-8") as rows, new.open("w", **_CSV) as file:
@@ -324,14 +336,15 @@ class ParquetSink:
 
     def commit(self) -> int:
         if self._rows:
-            path = self._folder / _part(self._mark)
-            unfinished = path.with_suffix(".unfinished")
-            with writing.named(path):
-                self._parquet.write_table(self._pa.Table.from_pylist(self._rows, self._schema), unfinished)
-            unfinished.replace(path)
+            with writing.whole(self._folder / _part(self._mark)) as partial:  # hidden: a dataset is read by folder
+                self._parquet.write_table(self._pa.Table.from_pylist(self._rows, self._schema), partial)
             self._mark += 1
             self._rows = []
         return self._mark
+
+    def rewind(self) -> None:
+        """What is committed next takes the first part's place."""
+        self._mark = 0
 
     def close(self) -> None:
         self._rows = []

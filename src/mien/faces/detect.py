@@ -1,7 +1,9 @@
 """The front of the detectors: a picture in, `Detection`s out. `load(name)` makes one of `NAMES`."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -74,3 +76,10 @@ def load(
 
         return Yunet(file or None, min_face=min_face, threads=threads, providers=providers)
     raise UsageError(f"unknown detector {name!r}: expected one of {', '.join(NAMES)}")
+
+
+def identity(name: str) -> str:
+    """What a record calls the detector: its name, with the SHA-256 of its file in place of the path, where another may come to
+    lie."""
+    kind, _, file = name.partition(":")
+    return f"{kind}:{hashlib.sha256(Path(file).read_bytes()).hexdigest()}" if file else name

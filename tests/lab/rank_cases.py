@@ -44,6 +44,7 @@ from mien.lab.networks.xception import Xception
 from mien.lab.training import distributed, feed, launch, mixing, runs
 from mien.lab.training import module as stepping
 from mien.lab.training.module import Training, build_optimiser
+from mien.lab.training.teacher import Several
 
 CLASSES, ROWS, BATCH, STEPS, RANKS = 7, 40, 8, 5, 2
 JUDGED = 13  # rows of the validation set: one more on the first rank than on the second
@@ -54,10 +55,14 @@ Found = dict[str, Tensor]
 
 
 class Teacher(nn.Module):
-    """Prefers a class by each picture's brightness and by which row it is."""
+    """Prefers a class by each picture's brightness, by which row it is, and by which teacher this is."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
     def forward(self, batch: Batch) -> NetworkOutput:
-        level = batch.images.flatten(1).mean(dim=1, keepdim=True) + batch.ids[:, None] / 7
+        level = batch.images.flatten(1).mean(dim=1, keepdim=True) + batch.ids[:, None] / 7 + self.number
         logits = 5 * torch.cos(level * torch.arange(1, CLASSES + 1))
         return NetworkOutput(logits, logits, heads={"fer2013": logits.flip(1)})
 
@@ -151,7 +156,8 @@ def faces(rows: int, *, split: str) -> FaceDataset:
 def build(recipe: Recipe) -> Doubled:
     torch.manual_seed(3)
     network = recipe.network.build(Shape(recipe.channels, CLASSES, recipe.size, recipe.loss.embeddings))
-    loss = recipe.loss.build(Task(COUNTS, network.feature_dim, teacher=Teacher(), has_votes=True))
+    teacher = Several([Teacher(number) for number in range(3)])  # which does not divide a rank's part of a batch
+    loss = recipe.loss.build(Task(COUNTS, network.feature_dim, teacher=teacher, has_votes=True))
     options: dict[str, Any] = {"spec": runs.spec_of(recipe), "seed": 5, "steps": STEPS, "validation": ("noise",)}
     module = Doubled(recipe, network, loss, **options).double()
     module.redraw_labels = recipe.loss == CASES["weighted-softmax"].loss

@@ -1,8 +1,10 @@
 """Aligning a whole dataset: upright faces, a manifest that hides nothing, and no work done twice after a kill."""
 
 import csv
+import errno
 import functools
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -150,6 +152,18 @@ def test_an_unfinished_alignment_is_not_taken_for_whole(tmp_path: Path) -> None:
     (tmp_path / "out/manifest.csv").write_bytes(torn)  # killed while the third row was written
     align([data], tmp_path / "out", root=tmp_path / "own")
     assert [row["id"] for row in rows(tmp_path / "out")] == list(data.ids)
+
+
+def test_a_full_disk_names_the_manifest(tmp_path: Path) -> None:
+    data = own(tmp_path / "own", 80)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))  # bytes: more than a picture of 24 px
+    try:
+        with pytest.raises(OSError) as full:
+            align([data], tmp_path / "out", root=tmp_path / "own", side=24)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (full.value.errno, full.value.filename) == (errno.EFBIG, str(tmp_path / "out/manifest.csv"))
 
 
 def test_further_splits_may_follow(tmp_path: Path) -> None:

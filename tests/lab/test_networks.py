@@ -614,6 +614,19 @@ def test_pickled_code_is_never_run(tmp_path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"not a file")
     with pytest.raises(ModelError, match="not a safetensors file"):
         load_pretrained(small("resnet18"), tmp_path / "broken.safetensors")
-    (tmp_path / "empty.pth").touch()
-    with pytest.raises(ModelError, match=r"empty.pth: cannot be loaded as plain weights \(EOFError\)"):
-        load_pretrained(small("resnet18"), tmp_path / "empty.pth")
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path) -> None:
+    torch.save(small("mscar").state_dict(), tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    for content in (b"", b"hello", b"abc", b"\x89PNG\r\n\x1a\n", whole[: len(whole) // 2], whole[:100]):
+        (tmp_path / "wrong.pth").write_bytes(content)
+        with pytest.raises(ModelError, match=r"wrong\.pth: cannot be loaded as plain weights \("):
+            load_pretrained(small("mscar"), tmp_path / "wrong.pth")
+    lost = {
+        name: value * torch.nan if name == "stem.0.weight" else value
+        for name, value in small("mscar").state_dict().items()
+    }
+    torch.save(lost, tmp_path / "lost.pth")
+    with pytest.raises(ModelError, match=r"lost\.pth: weights that are not finite, first stem\.0\.weight"):
+        load_pretrained(small("mscar"), tmp_path / "lost.pth")

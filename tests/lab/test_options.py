@@ -37,6 +37,8 @@ REFUSED: tuple[tuple[str, str, str], ...] = (  # method, setting, what is said
     ("mscar", "clip=-1", "clip=-1.0: expected 0 or more"),
     ("mscar", "ema=1", "ema=1.0: expected 0 for none, or a decay under 1"),
     ("mscar", "early_stop=-1", "early_stop=-1: expected 0 for never"),
+    ("mscar", "frozen=0", "frozen=(0,): expected names of stages"),
+    ("mscar", "augment.mix_alpha=1e999", "augment.mix_alpha=inf: expected a number above 0"),
     ("mscar", "warmup=1", "warmup=1.0: expected a fraction of the run from 0, under 1"),
     ("mscar", "warmup=-0.1", "warmup=-0.1: expected a fraction"),
     ("mscar", "optimiser=rmsprop", "optimiser='rmsprop': expected one of sgd, adam, adamw"),

@@ -63,6 +63,21 @@ def test_what_was_sampled_together_is_not_divided(data: Path, name: str) -> None
     assert len(held) == 10  # two of 28 groups: 14 rows at most
 
 
+@pytest.mark.parametrize(("people", "parts", "told"), [(None, 141, "140 picture"), (28, 29, "28 subject")])
+def test_more_parts_than_there_is_to_share_out_are_refused(
+    data: Path, people: int | None, parts: int, told: str
+) -> None:
+    """One of them would leave nothing out, and its run would answer nothing."""
+    whole = source(data, label_rule="joint").load("train")
+    if people is not None:
+        whole = replace(whole, groups={"subject": tuple(f"{i % people}" for i in range(140))})
+    with pytest.raises(
+        UsageError, match=rf"part 1/{parts}: \S+ train has {told}\(s\) to share out among {parts} parts"
+    ):
+        Part(1, parts).rows(whole)
+    assert len(Part(1, parts - 1).rows(whole))
+
+
 def test_one_of_a_few_people_is_held_out(data: Path) -> None:
     """Nine people, as ten folds of ten people leave them: each has more than a tenth of the rows."""
     whole = source(data, label_rule="joint").load("train")

@@ -152,6 +152,22 @@ def test_another_runs_checkpoint_is_told(world: dict[str, Path], tmp_path: Path)
         runs.load_network(tmp_path / "run")
 
 
+def test_weights_that_are_not_finite_are_refused(world: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(world["first"], tmp_path / "run")
+    held = torch.load(tmp_path / "run/best.ckpt", weights_only=True)
+    held["state_dict"]["average.network.head.bias"][1] = torch.nan
+    torch.save(held, tmp_path / "run/best.ckpt")
+    with pytest.raises(
+        DataError, match=r"run/best.ckpt: weights that are not finite, first head.bias; train the run again"
+    ):
+        export.export(tmp_path / "run", tmp_path / "model.onnx")
+    held["state_dict"]["average.network.head.bias"][1] = 0
+    held["state_dict"]["average.network.head.weight"].fill_(3e38)
+    torch.save(held, tmp_path / "run/best.ckpt")
+    with pytest.raises(DataError, match=r"run/best.ckpt: answers about faces that are not finite; train the run again"):
+        export.export(tmp_path / "run", tmp_path / "model.onnx")
+
+
 def test_what_has_no_mean(world: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="1 run: the mean is of two or more"):
         soup.average([world["first"]], tmp_path / "a")

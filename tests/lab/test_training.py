@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from mien.lab.training.checkpoint import save
 from mien.lab.training.module import REPORTED, Training
 from mien.lab.training.parts import holdout_ids
 from mien.lab.training.recipes import Choice, apply_settings, resolve
+from mien.lab.training.times import KeepTimes
 from mien.lab.training.trainer import Source, load_data, train
 
 TINY = ("network.width=0.0625", "epochs=3", "batch=16", "lr=0.01")
@@ -297,6 +299,16 @@ def test_a_full_disk_names_the_checkpoint(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_names_the_times(tmp_path: Path) -> None:
+    (tmp_path / times.NAME).symlink_to("/dev/full")
+    lightning = SimpleNamespace(is_global_zero=True, num_training_batches=1, current_epoch=0)
+    keep = KeepTimes(tmp_path, 8)
+    keep.trained = 1.0
+    with pytest.raises(OSError) as full:
+        keep.on_train_epoch_end(lightning, None)
+    assert (full.value.errno, full.value.filename) == (errno.ENOSPC, str(tmp_path / times.NAME))
+
+
 @pytest.mark.slow
 def test_a_run_of_before_a_field_existed_goes_on(data: Path, tmp_path: Path) -> None:
     run = trained(tmp_path / "run", data, "epochs=1")
@@ -427,10 +439,12 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(data: Path, tmp_
     for _ in range(3):
         seconds = random.uniform(0.01, 1.5 * epoch)
         assert start(killed, data, "--resume", run=("-c", DYING, str(seconds))).wait() == -signal.SIGALRM
+    (killed / ".0.partial").touch()  # as a kill in the middle of a checkpoint leaves it
     assert start(killed, data, "--resume").wait() == 0
     expected, found = (torch.load(run / "last.ckpt", weights_only=True)["state_dict"] for run in (whole, killed))
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert {path.name for path in killed.iterdir()} == {path.name for path in whole.iterdir()}  # nothing half-written
     assert (whole / "metrics.csv").read_text() == (killed / "metrics.csv").read_text()
 
 
@@ -493,6 +507,17 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_its_epoch_is_kept() -> No
     module.training_step(faces, 2)
     with pytest.raises(UsageError, match=told):
         module.on_train_epoch_end()
+
+
+def test_answers_that_are_not_finite_end_the_run_before_its_epoch_is_kept() -> None:
+    """The epoch's last step may be the one that goes too far: its loss is still that of the weights before it."""
+    module, faces = step_of_noise()
+    with torch.no_grad():
+        module.evaluated.head.weight[0, 0] = torch.inf
+    module.on_validation_epoch_start()
+    module.validation_step(faces, 0)
+    with pytest.raises(UsageError, match="answers are not finite after epoch 0, which is not kept; lower --set lr"):
+        module.on_validation_epoch_end()
 
 
 def test_watched_rows_have_no_part_in_the_loss_that_training_is_judged_by(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,8 @@ def test_a_teacher_may_be_asked_about_the_mirror_image_too() -> None:
         expected -= float((target * ours.detach().log_softmax(dim=1)).sum(dim=1).mean())
     assert found.item() == pytest.approx(expected, rel=1e-9)
     (asked,) = teacher.asked
-    assert torch.equal(asked.ids, faces.ids.repeat(2)) and torch.equal(asked.labels, faces.labels.repeat(2))
+    assert torch.equal(asked.ids, faces.ids.repeat_interleave(2))
+    assert torch.equal(asked.labels, faces.labels.repeat_interleave(2))
 
 
 def test_a_teacher_that_is_absent_or_has_one_head_is_named() -> None:

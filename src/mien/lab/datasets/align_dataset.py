@@ -115,7 +115,8 @@ def _align(
     total = sum(map(len, splits))
     asked = {data.split for data in splits}
     counts: Counter[str] = Counter(status for (split, _), status in done.items() if split in asked)
-    with (out / MANIFEST).open("a", encoding="utf-8", newline="") as file:
+    manifest = out / MANIFEST
+    with writing.named(manifest), manifest.open("a", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         if file.tell() == 0:
             table.writerow(COLUMNS)

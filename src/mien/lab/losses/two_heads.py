@@ -100,12 +100,12 @@ class _TwoHeads(Taught):
         """The teacher's logits as distributions (N, K), of both views their mean."""
         if not self.options.teacher_flip:
             return distribution(told)
-        pictures, mirrored = told.chunk(2)
-        return (distribution(pictures) + distribution(mirrored)) / 2
+        return (distribution(told[::2]) + distribution(told[1::2])) / 2
 
     def _both_views(self, batch: Batch) -> Batch:
-        """The 2N rows of a batch and of its mirror images; the same tensor as before for the same pictures, as for a mixed
-        batch's second labels, so that the teacher need not compute again."""
+        """2N rows: each picture and, behind it, its mirror image, so that several processes hold them in the order of one. The same
+        tensor as before for the same pictures, as for a mixed batch's second labels, so that the teacher need not compute
+        again."""
         if self._seen is None or self._seen[0] is not batch.images:
-            self._seen = (batch.images, torch.cat([batch.images, batch.images.flip(-1)]))
-        return Batch(self._seen[1], batch.labels.repeat(2), None, batch.ids.repeat(2))
+            self._seen = (batch.images, torch.stack([batch.images, batch.images.flip(-1)], dim=1).flatten(0, 1))
+        return Batch(self._seen[1], batch.labels.repeat_interleave(2), None, batch.ids.repeat_interleave(2))

@@ -122,7 +122,7 @@ def _augment_rules(options: Augment) -> list[Rule]:
             options.mixup + options.cutmix <= 1,
             "1 at most together with augment.mixup, as one batch is mixed in one way",
         ),
-        ("mix_alpha", options.mix_alpha > 0, "a number above 0, as 1 for all shares alike"),
+        ("mix_alpha", 0 < options.mix_alpha < math.inf, "a number above 0, as 1 for all shares alike"),
         *_within(options, ("shift", "brightness", "contrast"), "a fraction from 0 to 1"),
         ("rotate", 0 <= options.rotate <= 180, "degrees from 0 to 180"),
         ("shear", 0 <= options.shear < 90, "degrees from 0, under 90"),
@@ -161,6 +161,11 @@ def _recipe_rules(recipe: Recipe) -> list[Rule]:
             "sizes",
             sizes,
             "(fraction of the run, side px) pairs, fractions rising, as ((0.0, 32), (0.5, 48)), or ()",
+        ),
+        (
+            "frozen",
+            all(isinstance(name, str) for name in recipe.frozen),
+            "names of stages, as ('stem', 'layer1'), or ()",
         ),
         ("early_stop", recipe.early_stop >= 0, "0 for never, or epochs without a better one"),
     ]

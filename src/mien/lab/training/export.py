@@ -182,6 +182,10 @@ def export(
     held = next(iter(rows.values()))[:CHECKED] if rows else None
     pixels = runs.kept_crops(chosen[0]) if held is None else spec.pixels([sample.image for sample in held])
     batch = spec.normalise(pixels.astype(np.float32) / np.float32(255))
+    if not all(np.isfinite(answers).all() for answers in trained.run(batch).probabilities.values()):
+        raise DataError(
+            f"{trained.path}: answers about faces that are not finite; train the run again by a lower --set lr"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     with writing.whole(out) as partial:
         write_graph(trained, partial, faces=None if faces is None else spec.prepare(_spread(faces)))

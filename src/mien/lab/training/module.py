@@ -163,12 +163,17 @@ class Training(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         accuracies = {name: _mean_of_all(self._tally[name]) for name in self.validation}
+        losses = {name: _mean_of_all(self._losses[name]) for name in self.validation}
+        if not all(map(math.isfinite, losses.values())):  # the last step's loss was still that of finite weights
+            raise UsageError(
+                f"the network's answers are not finite after epoch {self.current_epoch}, which is not kept; lower --set lr"
+            )
         reported = accuracies.pop(REPORTED, None)
         if reported is not None:
             self.log("reported_accuracy", reported)
         for name, value in accuracies.items():
             self.log(f"valid_accuracy_{name}", value)
-        self.log("valid_loss", sum(_mean_of_all(self._losses[name]) for name in accuracies) / len(accuracies))
+        self.log("valid_loss", sum(losses[name] for name in accuracies) / len(accuracies))
         self.log("selection", sum(accuracies.values()) / len(accuracies))
 
     def on_train_epoch_end(self) -> None:

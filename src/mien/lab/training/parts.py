@@ -41,13 +41,18 @@ class Part:
 
     def rows(self, data: FaceDataset) -> np.ndarray:
         """(n,) the sorted positions of its rows in a training split. Every class is dealt out evenly where single
-        pictures are dealt."""
+        pictures are dealt. Raises UsageError where there are fewer to deal than parts."""
         dealt = np.empty(len(data), np.int64)
         place = 0
         for _, units in _strata(data):
             for rows in units:
                 dealt[rows] = place % self.of
                 place += 1
+        if place < self.of:
+            raise UsageError(
+                f"part {self}: {data.name} {data.split} has {place:,} {identity(data) or 'picture'}(s) to share out among "
+                f"{self.of:,} parts; take a smaller N"
+            )
         return np.flatnonzero(dealt == self.number - 1)
 
 

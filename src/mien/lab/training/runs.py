@@ -118,6 +118,11 @@ def load_network(folder: Path, checkpoint: str = "best.ckpt") -> tuple[Network, 
         raise DataError(
             f"{path}: not the weights of the network that {folder / 'run.json'} tells of; {advice}"
         ) from None
+    infinite = [name for name, value in network.state_dict().items() if not torch.isfinite(value).all()]
+    if infinite:
+        raise DataError(
+            f"{path}: weights that are not finite, first {infinite[0]}; train the run again by a lower --set lr"
+        )
     return network.eval(), method, recipe, facts
 
 

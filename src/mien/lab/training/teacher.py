@@ -195,10 +195,9 @@ class Teacher(nn.Module):
 
 
 class Several(nn.Module):
-    """K teachers, each of whom answers every K-th picture of a batch; of several processes each counts on from the one before (but
-    not where both views of each picture are asked about and K does not divide a process's part). Batches are drawn anew in every
-    epoch, so that a picture's target is in expectation the mean of all their answers, and so is a cross-entropy's gradient, for
-    the price of one of them.
+    """K teachers, each of whom answers every K-th picture of a batch; of several processes each counts on from the one before.
+    Batches are drawn anew in every epoch, so that a picture's target is in expectation the mean of all their answers, and so is a
+    cross-entropy's gradient, for the price of one of them.
 
     may_answer: (K, rows) bool, about which rows of the dataset each may be asked; of M who may, every M-th picture of a batch
     goes to each. Of a mixed picture only the row whose labels are asked about counts."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from mien import writing
+
 NAME = "times.csv"
 COLUMNS = ("epoch", "train_s", "epoch_s", "images_per_s")
 
@@ -31,7 +33,7 @@ class KeepTimes(pl.Callback):
         train_s, epoch_s = self.trained - self.started, time.perf_counter() - self.started
         rate = self.batch * trainer.num_training_batches / train_s
         new = not self.path.is_file()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with writing.named(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             if new:
                 writer.writerow(COLUMNS)

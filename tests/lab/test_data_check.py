@@ -103,7 +103,8 @@ def test_an_absent_split_is_reported_without_failing(own: Path) -> None:
     report = check("folder", own)
     assert set(report.absent) == {"test"}
     assert not report.fails
-    assert "test: absent" in summary(report)
+    assert "test: absent: " in summary(report)
+    assert "none for test; add it, or drop the split folders" in summary(report)
 
 
 @pytest.mark.parametrize("name", ["folder", "csv"])

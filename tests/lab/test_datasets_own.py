@@ -217,7 +217,9 @@ def test_a_persons_faces_in_a_table_stay_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("people", "found"), [(1, (6, 0, 0)), (2, (3, 3, 0)), (3, (2, 2, 2))])
 def test_few_people_go_to_train_first(people: int, found: tuple[int, ...], tmp_path: Path) -> None:
-    rows = [f"a.png,happy,s{number % people}" for number in range(6)]
+    rows = [f"{number}.png,happy,s{number % people}" for number in range(6)]
+    for number in range(6):
+        save(tmp_path / f"{number}.png")
     file = table(tmp_path, "\n".join(["path,label,subject", *rows]))
     for split, count in zip(datasets.SPLITS, found, strict=True):
         if count:
@@ -249,11 +251,19 @@ def test_few_people_go_to_train_first(people: int, found: tuple[int, ...], tmp_p
         ("path,label\n\na.png,happy\nb.png,happy,train\n", "lines 4 do not have the header's 2 cells"),
         ("path,label,split\na.png,happy,train\nz.png,happy,train\n", "1 pictures are not in .*z.png"),
         ("path,label,split\na.png,happy,test\n", "no labelled face"),
+        ("path,label\na.png,happy\n,sad\n", "line 3: no path; expected a picture in every row"),
+        ("path,label\na.png,happy\nb.png,sad\na.png,sad\n", "lines 2 and 4: 'a.png' twice; expected a row per face"),
     ],
 )
 def test_bad_tables_are_explained(text: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=told):
         datasets.load("csv", table(tmp_path, text), split="train")
+
+
+def test_columns_without_a_name_are_passed_over(tmp_path: Path) -> None:
+    """As spreadsheets leave them at the end."""
+    data = datasets.load("csv", table(tmp_path, "path,label,,\na.png,happy,,\nb.png,sad,,\n"), split="all")
+    assert data.ids == ("a.png", "b.png")
 
 
 def test_table_and_folder_hold_the_same_faces(tmp_path: Path) -> None:
@@ -314,8 +324,10 @@ def test_undivided_faces_have_ten_folds(tmp_path: Path) -> None:
 
 
 def test_folds_of_a_table_keep_a_persons_faces_together(tmp_path: Path) -> None:
+    for row in range(60):
+        save(tmp_path / f"{row}.png")
     for people, folds in ((2, 2), (3, 3), (25, 10)):
-        rows = [f"a.png,happy,s{row % people}" for row in range(60)]
+        rows = [f"{row}.png,happy,s{row % people}" for row in range(60)]
         file = table(tmp_path, "\n".join(["path,label,subject", *rows]))
         tested = [datasets.load("csv", file, split="test", fold=fold) for fold in range(1, folds + 1)]
         assert sum(map(len, tested)) == 60

@@ -386,6 +386,17 @@ def test_what_macos_puts_beside_files_is_passed_over(tmp_path: Path) -> None:
     assert load("affectnet", tmp_path / "affectnet", split="valid")
 
 
+@pytest.mark.parametrize("layout", ["fer2013/folders", "rafdb/owner-codes", "sfew", "folder"])
+def test_the_folder_of_macos_archives_is_no_class(layout: str, tmp_path: Path) -> None:
+    layouts.write(layout, tmp_path / "kept", rows=8)
+    name = layout.partition("/")[0]
+    before = datasets.load(name, tmp_path / "kept", split="train", allow_partial=True)
+    for folder in [path for path in (tmp_path / "kept").rglob("*") if path.is_dir()]:
+        save(folder / "__MACOSX/a.png", 90)
+    after = datasets.load(name, tmp_path / "kept", split="train", allow_partial=True)
+    assert after.ids == before.ids
+
+
 def test_ckplus_short_sequences_are_named(tmp_path: Path) -> None:
     layouts.write("ckplus", tmp_path, rows=5)
     folder = next(tmp_path.glob("Emotion/*/*/*_emotion.txt")).parent.relative_to(tmp_path / "Emotion")
@@ -513,6 +524,14 @@ def test_missing_pictures_are_named_or_counted(tmp_path: Path) -> None:
     data = load("rafdb", tmp_path, split="train")
     assert len(data) == 7
     assert "1 pictures absent: Image/aligned/train_00003_aligned.jpg" in data.note
+
+
+def test_a_split_without_any_of_its_pictures_is_told(tmp_path: Path) -> None:
+    layouts.write("rafdb", tmp_path, rows=2)
+    for number in (1, 2):
+        (tmp_path / f"basic/Image/aligned/train_0000{number}_aligned.jpg").unlink()
+    with pytest.raises(AbsentSplitError, match=r"no labelled face \(2 pictures absent: Image/aligned/train_00001_"):
+        load("rafdb", tmp_path, split="train")
 
 
 def test_a_truncated_picture_is_named(tmp_path: Path) -> None:

@@ -118,6 +118,26 @@ def test_a_protocols_test_split_is_packed(name: str, protocol: str, tmp_path: Pa
     assert (packed.ids, packed.split, packed.fingerprint) == (held.ids, held.split, held.fingerprint)
 
 
+@pytest.mark.parametrize(
+    ("name", "protocol", "splits"),
+    [
+        ("expw", "every", ("train", "valid", "test")),
+        ("ckplus", "mscar", ("train", "test")),
+        ("expw", "lban-il", ("all",)),
+    ],
+)
+def test_the_splits_that_a_protocol_draws_are_packed(
+    name: str, protocol: str, splits: tuple[str, ...], tmp_path: Path
+) -> None:
+    layouts.write(name, tmp_path / name, rows=30)
+    options = ["--protocol", protocol, "--allow-partial"]
+    result = CliRunner().invoke(
+        app, ["pack", name, "--root", str(tmp_path / name), "-o", str(tmp_path / "pack"), *options]
+    )
+    assert result.exit_code == 0, result.output
+    assert shards.splits(tmp_path / "pack") == splits
+
+
 def test_test_is_test_beside_a_protocols_test(tmp_path: Path) -> None:
     layouts.write("fer2013", tmp_path / "fer2013", rows=40)
     asked = ({"split": "test"}, {"split": "test", "protocol": "ad-corre"})

@@ -145,6 +145,15 @@ def test_runs_of_two_protocols_have_no_mean(tmp_path: Path) -> None:
     assert cells_of(tmp_path)[0].status.startswith("no mean: its runs differ in their rows; make them anew")
 
 
+def test_a_cell_tells_how_its_rows_were_divided(tmp_path: Path) -> None:
+    """CK+ by MSCAR's protocol, say, has frames of one sequence on both sides."""
+    run(tmp_path, Runner())
+    path = tmp_path / "lban-il/cpu/weak--fer2013/seed0" / SCORES
+    scores = Scores.load(path)
+    replace(scores, protocol={**scores.protocol, "note": "protocol mscar"}).save(path)
+    assert "; rows: protocol mscar" in cells_of(tmp_path)[0].measured.protocol
+
+
 def test_a_run_that_is_killed_leaves_no_finished_cell(tmp_path: Path) -> None:
     def killed(job: Job, folder: Path) -> Outcome:
         (folder / "last.ckpt").write_text("half")

@@ -343,6 +343,8 @@ def _biased(
 
 def _protocol(protocol: Mapping[str, Any], job: Job) -> str:
     words = [f"{name.replace('_', ' ')} {protocol[name]}" for name in PROTOCOL]
+    if job.fold is None and protocol.get("note"):  # how its rows were divided; a fold's would not be the mean's
+        words.append(f"rows: {protocol['note']}")
     return "; ".join([f"preset {job.preset}", *words, *([job.condition] if job.condition else [])])
 
 

@@ -59,7 +59,7 @@ def splits(name: str, root: Path | None, protocol: str | None = None) -> tuple[s
     if name == "fer2013" and root is not None and fer2013.holds_folders(root):
         return ("train", fer2013.PUBLIC_PRIVATE)
     if name in ("expw", "ckplus"):
-        return ("all",)
+        return {"every": SPLITS, "mscar": ("train", "test")}.get(protocol or "", ("all",))
     if name in ("rafdb", "rafdb-compound"):
         return ("train", "test")
     if name == "affectnet" and protocol == "wcl":  # which draws a test split of its own

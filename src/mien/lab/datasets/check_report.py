@@ -43,7 +43,7 @@ def _sizes_line(report: Report) -> str:
 
 def _split_line(report: Report, view: View) -> str:
     if view.split in report.absent:
-        return f"{view.split}: absent"
+        return f"{view.split}: absent: {report.absent[view.split]}"
     if view.split not in report.splits:
         return f"{view.split}: cannot be loaded"
     data = report.splits[view.split]

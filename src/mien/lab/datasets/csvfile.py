@@ -81,11 +81,11 @@ def _read(file: Path) -> _Table:
         raise DataError(
             f"{file}: lines {some(ragged)} do not have the header's {len(header)} cells; quote cells with commas in them"
         )
-    twice = sorted({name for name in header if header.count(name) > 1})
+    twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise DataError(f"{file}: more than one column is called {', '.join(twice)}; expected each once")
     columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
-    names = [name.replace("\\", "/") for name in columns["path"]]
+    names = _paths(file, lines, columns["path"])
     labels = _resolved(file, "label", columns["label"])
     voted = _voted(file, header, labels)
     attributes = _attributes(file, header)
@@ -99,6 +99,22 @@ def _read(file: Path) -> _Table:
         _numbers(file, np.array(lines), [columns[name] for name in voted]) if voted else None,
         [name for name in header if name not in used],
     )
+
+
+def _paths(file: Path, lines: list[int], cells: list[str]) -> list[str]:
+    """The pictures' names, "/" between parts. Raises DataError where one is empty or stands in two rows."""
+    names = [cell.replace("\\", "/") for cell in cells]
+    place: dict[str, int] = {}
+    for line, name in zip(lines, names, strict=True):
+        if not name:
+            raise DataError(f"{file}, line {line}: no path; expected a picture in every row")
+        if name in place:
+            raise DataError(
+                f"{file}, lines {place[name]} and {line}: {name!r} twice; expected a row per face: keep one of them, and what "
+                "several people saw in it as votes in p_ columns"
+            )
+        place[name] = line
+    return names
 
 
 def _voted(file: Path, header: list[str], labels: list[str]) -> dict[str, str]:

@@ -13,6 +13,8 @@ from mien import images
 from mien.errors import DataError
 from mien.lab.datasets.dataset import FaceDataset, fingerprint
 
+MACOS = "__MACOSX"  # the folder that macOS' archives leave beside what they hold
+
 
 @dataclass(frozen=True)
 class FaceFiles:
@@ -89,7 +91,7 @@ def folders_in(folder: Path) -> list[str]:
 def _names(folder: Path) -> Iterator[str]:
     try:
         with os.scandir(folder) as entries:
-            yield from (entry.name for entry in entries if not entry.name.startswith("."))
+            yield from (entry.name for entry in entries if not entry.name.startswith((".", MACOS)))
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}); check --root and what lies in it") from None
 

@@ -41,9 +41,10 @@ def checked(data: FaceDataset, official: Official | None, *, where: object, allo
     """`data` itself when it has rows and its counts are the official ones (or `allow_partial`). Raises AbsentSplitError for no
     rows, DataError for other counts."""
     if len(data) == 0:
+        told = f" ({data.note})" if data.note else ""
         without = " (to train without, pass --select-on holdout)" if data.split == "valid" else ""
         raise AbsentSplitError(
-            f"{data.name} {data.split} in {where}: no labelled face; check --root and the split's folder or rows{without}"
+            f"{data.name} {data.split} in {where}: no labelled face{told}; check --root and the split's folder or rows{without}"
         )
     wrong = [] if official is None or allow_partial else differences(data, official)
     if wrong:

@@ -161,6 +161,14 @@ def test_unknown_providers_are_named(tiny_model: Path) -> None:
         Classifier(tiny_model, providers=["NoSuchProvider"])
 
 
+def test_without_the_bundled_model_its_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        classifier, "files", lambda package: tmp_path / "mien.zip" / package
+    )  # what a zip file's looks like
+    with pytest.raises(ModelError, match=r"mien\.zip/mien/models: expected exactly one .* not as a zip file"):
+        classifier.bundled_model()
+
+
 def test_exactly_one_model_is_bundled() -> None:
     path = classifier.bundled_model()
     assert path.stat().st_size <= 10_000_000

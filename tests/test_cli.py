@@ -50,6 +50,19 @@ def portrait(hopper: np.ndarray, tmp_path: Path) -> Path:
     return path
 
 
+def test_help_breaks_no_line_at_80_columns() -> None:
+    """Behind the first paragraph line breaks are kept: a line that the screen breaks, too, leaves a stump."""
+    from typer.main import get_command
+
+    def long(command: Any) -> list[str]:
+        behind = [line for part in (command.help or "").split("\n\n")[1:] for line in part.splitlines()[:-1]]
+        return [line for line in behind if len(line) > 78] + [
+            line for below in getattr(command, "commands", {}).values() for line in long(below)
+        ]
+
+    assert long(get_command(cli.application())) == []
+
+
 def test_version_and_help(run) -> None:
     assert run("--version") == Ran(0, f"mien {mien.__version__}\n", "")
     assert "read" in run("--help").out

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +40,11 @@ def test_reading_loads_only_what_it_needs() -> None:
     assert not loaded_by("import mien.lab.datasets, mien.lab.evaluation") & {"torch", "kornia", "pytorch_lightning"}
 
 
-def test_import_takes_less_than_a_second() -> None:
-    python("import mien")  # warm
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        python("import mien; mien.EXPRESSIONS")
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1
+def test_import_takes_much_less_time_than_numpys() -> None:
+    def seconds(code: str) -> float:  # of the processor, which a slow or busy machine stretches for both alike
+        return min(float(python(f"import time; {code}; print(time.process_time())")) for _ in range(4))
+
+    assert 1.5 * seconds("import mien; mien.EXPRESSIONS") < seconds("import numpy")
 
 
 def test_reads_where_torch_cannot_be_imported(tiny_model: Path, hopper: np.ndarray, tmp_path: Path) -> None:

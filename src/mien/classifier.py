@@ -33,9 +33,13 @@ class Prediction:
 
 def bundled_model() -> Path:
     """The path of the one .onnx file inside the package. Raises ModelError where there is none, or more than one."""
-    found = sorted(Path(str(files("mien") / "models")).glob("*.onnx"))
+    folder = Path(str(files("mien") / "models"))
+    found = sorted(folder.glob("*.onnx"))
     if len(found) != 1:
-        raise ModelError(f"expected exactly one bundled model, found {len(found)}: reinstall mien or pass model=FILE")
+        raise ModelError(
+            f"{folder}: expected exactly one bundled model, found {len(found)}: install mien again, unpacked, not as a zip "
+            "file, or pass model=FILE"
+        )
     return found[0]
 
 

@@ -26,9 +26,9 @@ model = Classifier(bundled_model(), threads=1)
 facts = {"command": "", "commit": "", "seed": 0, "selection_rule": ""}
 found = []
 for faces in (512, int(sys.argv[1])):
-    began = time.perf_counter()
+    began = time.process_time()
     scores = evaluate(model, drawn.subset(np.arange(faces) % 256), protocol=facts)
-    found.append({"faces": len(scores.labels), "seconds": time.perf_counter() - began, "peak_MB": peak()})
+    found.append({"faces": len(scores.labels), "seconds": time.process_time() - began, "peak_MB": peak()})
 print(json.dumps(found))
 """
 
@@ -41,4 +41,4 @@ def test_public_tests_size_takes_seconds_and_bounded_memory(record_property) -> 
     record_property("evaluation", many)
     assert many["faces"] == FACES
     assert many["peak_MB"] - few["peak_MB"] < 40  # decoded and prepared at once they would take 130
-    assert many["seconds"] < 100  # 10 on a free core; a busy machine is no failure
+    assert many["seconds"] < 100  # of the processor; 10 on the one it was written on

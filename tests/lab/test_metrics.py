@@ -232,12 +232,12 @@ def test_judging_imports_without_torch_and_without_the_optional_extras() -> None
 
 @pytest.mark.slow
 def test_a_million_rows_take_well_under_a_minute() -> None:
-    from time import monotonic
+    from time import process_time
 
     from mien.lab.evaluation.intervals import intervals
 
     scores = made_up(1_000_000)
-    start = monotonic()
+    start = process_time()
     summary(scores)
     intervals(scores)
-    assert monotonic() - start < 45
+    assert process_time() - start < 45

@@ -37,8 +37,10 @@ def check(
     root: Root = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the tables and the histogram.")] = None,
 ) -> None:
-    """Compare a dataset with its official counts, read every picture, find duplicates. Exit 1 when something is
-    wrong."""
+    """Compare a dataset with its official counts, read every picture, find duplicates.
+
+    Exit status 1 when something is wrong.
+    """
     from mien.lab.datasets.check import check as run
     from mien.lab.datasets.check_report import summary, write
     from mien.lab.evaluation.eval_needed import FIGURES, needs_eval

@@ -48,9 +48,10 @@ def serve(
 ) -> None:
     """Serve a page and an HTTP interface that read expressions; for this machine alone, unless --host says otherwise.
 
-    Pictures are kept in memory while they are read, then forgotten; nothing about them is written or logged. SIGTERM
-    stops the server once it has finished what it took on. Beyond this machine put it behind a proxy that speaks HTTPS and
-    passes the Host header on, and name that host with --name.
+    Pictures are kept in memory while they are read, then forgotten; nothing
+    about them is written or logged. SIGTERM stops the server once it has
+    finished what it took on. Beyond this machine put it behind a proxy that
+    speaks HTTPS and passes the Host header on, and name that host with --name.
     """
     for option, value in (("--max-pixels", max_pixels), ("--seconds", seconds)):
         if not math.isfinite(value) or value <= 0:

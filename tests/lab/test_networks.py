@@ -22,6 +22,7 @@ from mien.lab.networks.mien_small import MienSmall
 from mien.lab.networks.mscar import Mscar
 from mien.lab.networks.norm import SampleStandardise, SingleValueBatchWarning, Vggface2Input
 from mien.lab.networks.patches import split_quarters, stitch_quarters
+from mien.lab.networks.pointwise import Pointwise
 from mien.lab.networks.pretrained import load_pretrained
 from mien.lab.networks.resface import ResFace
 from mien.lab.networks.resnet import ResNet18, ResNet50, SeResNet50
@@ -70,6 +71,35 @@ def test_the_embeddings_dropout_is_the_networks() -> None:
     assert Vgg19(width=0.1, dropout=0.25).build(shape).head.dropout.p == 0.25
     assert MienSmall(widths=(4, 8), depths=(1, 1), dropout=0.25).build(shape).embeddings.dropout.p == 0.25
     assert ResFace().build(Shape(1, 7, 112, embeddings=2)).head.dropout.p == 0.5
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_no_strided_1x1_convolution_is_torchs_own(name: str) -> None:
+    """Its backward pass may write beyond its memory."""
+    for module in small(name).modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride != (1, 1):
+            assert isinstance(module, Pointwise)
+
+
+@pytest.mark.parametrize(("channels", "batch", "size"), [(12, 35, 40), (8, 64, 56), (10, 33, 27), (1, 2, 6)])
+def test_pointwise_is_a_strided_convolution(channels: int, batch: int, size: int) -> None:
+    torch.manual_seed(0)
+    own = Pointwise(channels, 2 * channels, stride=2).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pictures = torch.randn(batch, channels, size, size).to(memory_format=torch.channels_last).requires_grad_()
+    weight = own.weight.detach().double().contiguous().requires_grad_()
+    twin = pictures.detach().double().contiguous().requires_grad_()
+    told, expected = own(pictures), F.conv2d(twin, weight, stride=2)
+    assert torch.allclose(told.double(), expected, atol=1e-5)
+    with torch.no_grad():
+        assert torch.allclose(own(pictures), told, atol=1e-5)
+    direction = torch.randn(told.shape)
+    told.backward(direction)
+    expected.backward(direction.double())
+    assert (
+        pictures.grad is not None and twin.grad is not None and own.weight.grad is not None and weight.grad is not None
+    )
+    assert torch.allclose(pictures.grad.double(), twin.grad, atol=1e-5)
+    assert torch.allclose(own.weight.grad.double(), weight.grad, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", SMALL)

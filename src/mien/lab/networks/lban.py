@@ -16,6 +16,7 @@ from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import EmbeddingHead, FeatureHead
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d
+from mien.lab.networks.pointwise import Pointwise
 from mien.lab.options import Options
 
 CHANNELS = (64, 128, 256, 512)  # stem and the three stages, section 3.2
@@ -117,7 +118,7 @@ class Block(nn.Module):
     def _skip(channels: int, filters: int, stride: int, options: Lban) -> nn.Module:
         if options.skip_mode == "project_if_needed" and channels == filters and stride == 1:
             return nn.Identity()
-        return _conv_norm(channels, filters, 1, stride)  # D2
+        return nn.Sequential(Pointwise(channels, filters, stride=stride), BatchNorm2d(filters))  # D2
 
     def forward(self, maps: Tensor) -> Tensor:
         found = self.standard(self.local(maps))

@@ -15,6 +15,7 @@ from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import FeatureHead, Head, linear_head
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d, Vggface2Input
+from mien.lab.networks.pointwise import Pointwise
 from mien.lab.options import Options
 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
@@ -83,7 +84,7 @@ class ResNet18(ResNet50):
 def _shortcut(channels: int, filters: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and channels == filters:
         return None
-    return nn.Sequential(nn.Conv2d(channels, filters, 1, stride=stride, bias=False), BatchNorm2d(filters))
+    return nn.Sequential(Pointwise(channels, filters, stride=stride), BatchNorm2d(filters))
 
 
 class BasicBlock(nn.Module):
@@ -115,7 +116,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         filters = planes * self.expansion
         first, second = (stride, 1) if stride_in == "first" else (1, stride)
-        self.conv1 = nn.Conv2d(channels, planes, 1, stride=first, bias=False)
+        self.conv1 = Pointwise(channels, planes, stride=first)
         self.bn1 = BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, stride=second, padding=1, bias=False)
         self.bn2 = BatchNorm2d(planes)

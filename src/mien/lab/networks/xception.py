@@ -13,6 +13,7 @@ from mien.lab.batch import NetworkOutput
 from mien.lab.networks.heads import linear_head
 from mien.lab.networks.network import Network, Shape, check_size
 from mien.lab.networks.norm import BatchNorm2d
+from mien.lab.networks.pointwise import Pointwise
 from mien.lab.options import Options
 
 STEM = (32, 64)
@@ -76,7 +77,7 @@ class EntryBlock(nn.Module):
             *_separable(mid, filters),
             nn.MaxPool2d(3, stride=2, padding=1),  # D7: centred windows, Keras shifts them by one on even sizes
         )
-        self.shortcut = nn.Sequential(nn.Conv2d(channels, filters, 1, stride=2, bias=False), _norm(filters))
+        self.shortcut = nn.Sequential(Pointwise(channels, filters, stride=2), _norm(filters))
 
     def forward(self, maps: Tensor) -> Tensor:
         total: Tensor = self.main(maps) + self.shortcut(maps)

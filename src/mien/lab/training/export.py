@@ -310,7 +310,7 @@ def write_graph(trained: TrainedRun, path: Path, *, faces: np.ndarray | None = N
     example = torch.zeros(2, len(spec.mean), spec.height, spec.width)
     names = [head.output for head in trained.card.heads.values()] + ["features"]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
             trained.module, (example,), dynamo=True, input_names=["images"], output_names=names, opset_version=OPSET,

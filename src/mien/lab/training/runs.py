@@ -100,7 +100,7 @@ def spec_of(recipe: Recipe, side: int | None = None) -> InputSpec:
 
 def load_network(folder: Path, checkpoint: str = "best.ckpt") -> tuple[Network, Method, Recipe, dict[str, Any]]:
     """The trained network of a run in eval mode (averaged weights where the recipe averages), with what made it. Raises
-    DataError for a folder without a run or a checkpoint, and for a damaged one."""
+    DataError for a folder without a run or a checkpoint, for a damaged one, and for weights that are not finite."""
     facts = read(folder)
     method, recipe = resolve(choice_of(facts))
     network = recipe.network.build(shape_of(facts, recipe))
@@ -118,6 +118,10 @@ def load_network(folder: Path, checkpoint: str = "best.ckpt") -> tuple[Network, 
         raise DataError(
             f"{path}: not the weights of the network that {folder / 'run.json'} tells of; {advice}"
         ) from None
+    if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
+        raise DataError(
+            f"{path}: weights that are no finite numbers; train the run again with another -o, with a smaller lr"
+        )
     return network.eval(), method, recipe, facts
 
 

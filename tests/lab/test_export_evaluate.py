@@ -211,6 +211,10 @@ def test_columns_are_matched_by_name() -> None:
     assert dropped[0] == pytest.approx([0.6, 0.4])
     lacking = aligned_to(answers, ("sad", "happy", "fear"), ("happy", "disgust", "sad", "fear"))
     assert lacking[0] == pytest.approx([0.3, 0, 0.2, 0.5])
+    silent = aligned_to(
+        np.array([[0.0, 0, 1], [np.nan, np.nan, np.nan]]), ("sad", "happy", "contempt"), ("happy", "sad")
+    )
+    np.testing.assert_array_equal(silent, np.array([[0.5, 0.5], [np.nan, np.nan]], np.float32))
     with pytest.raises(DataError, match="no class in common"):
         aligned_to(answers, ("a", "b", "c"), ("happy", "sad"))
 

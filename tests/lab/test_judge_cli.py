@@ -82,6 +82,13 @@ def test_a_report_of_another_kind_is_refused_before_the_work(
     assert not (tmp_path / "out").exists()
 
 
+def test_unknown_views_leave_no_folder(tiny_model: Path, tmp_path: Path) -> None:
+    data = datasets.load("synthetic", None, split="valid")
+    with pytest.raises(UsageError, match="views 'sideways': expected one of single, flip, tencrop"):
+        judge.judge(tiny_model, data, tmp_path / "out", views="sideways", accept_mismatch=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_place_that_is_no_folder_is_refused_before_the_work(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -313,6 +313,10 @@ def test_a_damaged_checkpoint_is_named(damage: Callable[[Path], None], tmp_path:
     torch.save({"state_dict": {f"network.{name}": value for name, value in network.state_dict().items()}}, path)
     loaded = runs.load_network(folder)[0].state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in network.state_dict().items())
+    unknown = {f"network.{name}": value * float("nan") for name, value in network.state_dict().items()}
+    torch.save({"state_dict": unknown}, path)
+    with pytest.raises(DataError, match=r"best.ckpt: weights that are not finite, first .*; train the run again"):
+        runs.load_network(folder)
     damage(path)
     with pytest.raises(DataError, match=r"best.ckpt: the checkpoint is damaged .*; copy it again"):
         runs.load_network(folder)

@@ -40,14 +40,7 @@ def evaluate(
     average: of "probabilities" or "logits".
     Raises UsageError for an unknown view or average, DataError when head and data share no class.
     """
-    if views not in VIEWS:
-        raise UsageError(f"views {views!r}: expected one of {', '.join(VIEWS)}")
-    if average not in AVERAGES:
-        raise UsageError(f"average {average!r}: expected one of {', '.join(AVERAGES)}")
-    if average != AVERAGES[0] and views == VIEWS[0]:
-        raise UsageError(
-            f"average {average!r}: a single view has no mean; leave it out, or choose flip or tencrop views"
-        )
+    check_views(views, average)
     name = head_for(model.card, data.name, head)
     probabilities, features = [], []
     for start in range(0, len(data), ROWS):
@@ -75,6 +68,18 @@ def evaluate(
     return Scores(data.labels, matched, data.classes, np.array(data.ids), facts, np.concatenate(features), data.votes)
 
 
+def check_views(views: str, average: str) -> None:
+    """Raises UsageError as `evaluate` does, before the work."""
+    if views not in VIEWS:
+        raise UsageError(f"views {views!r}: expected one of {', '.join(VIEWS)}")
+    if average not in AVERAGES:
+        raise UsageError(f"average {average!r}: expected one of {', '.join(AVERAGES)}")
+    if average != AVERAGES[0] and views == VIEWS[0]:
+        raise UsageError(
+            f"average {average!r}: a single view has no mean; leave it out, or choose flip or tencrop views"
+        )
+
+
 def _told(views: str, average: str, card: ModelCard) -> str:
     """The views for the protocol, with those that the file folds in itself."""
     asked = views if views == "single" else f"{views}, mean of {average}"
@@ -91,7 +96,7 @@ def head_for(card: ModelCard, dataset: str, wanted: str | None) -> str:
 
 def aligned_to(probabilities: np.ndarray, labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
     """Columns rearranged by name to `classes`. A class that the model lacks gets 0; one that the data lack is dropped and the
-    rest renormalised. Raises DataError when they share no name."""
+    rest renormalised; what is no number stays none. Raises DataError when they share no name."""
     shared = [name for name in classes if name in labels]
     if not shared:
         raise DataError(
@@ -103,7 +108,7 @@ def aligned_to(probabilities: np.ndarray, labels: Sequence[str], classes: Sequen
             matched[:, column] = probabilities[:, list(labels).index(name)]
     total = matched.sum(axis=1, keepdims=True)
     uniform = np.array([name in labels for name in classes]) / len(shared)  # all mass lay on dropped classes
-    return np.where(total > 0, matched / np.where(total > 0, total, 1), uniform).astype(np.float32)
+    return np.where(total == 0, uniform, matched / np.where(total == 0, 1, total)).astype(np.float32)
 
 
 def unmatched(probabilities: np.ndarray, labels: Sequence[str], classes: Sequence[str]) -> str:

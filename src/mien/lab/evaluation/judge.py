@@ -19,7 +19,7 @@ from mien.lab.datasets.dataset import IDENTITIES, FaceDataset
 from mien.lab.evaluation import answers, leaks, report
 from mien.lab.evaluation import metrics as measured
 from mien.lab.evaluation.eval_needed import check_installed
-from mien.lab.evaluation.evaluate import AVERAGES, Model, evaluate, head_for
+from mien.lab.evaluation.evaluate import AVERAGES, Model, check_views, evaluate, head_for
 from mien.lab.evaluation.figures import learning_curves, read_curves, to_bytes
 from mien.lab.evaluation.groups import attributes, group_tables, rows_of, table_of
 from mien.lab.evaluation.intervals import intervals
@@ -85,6 +85,7 @@ def judge(
         scores = answers.read(model, data)
     else:
         opened = open_model(model)
+        check_views(views or opened.views, average)  # before a folder is made
         card = opened.model.card
         mismatches = leaks.check_preprocessing(
             card, data, head=head_for(card, data.name, head), accepted=accept_mismatch

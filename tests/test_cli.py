@@ -461,7 +461,11 @@ def test_whole_and_min_face(run, portrait: Path, tiny_model: Path) -> None:
         (["{picture}", "-o", "{picture}"], "choose another"),
         (["{picture}", "-o", ""], "-o is empty: name a folder"),
         ([""], "the path is empty"),
-        (["{picture}", "--max-pixels", "0"], "--max-pixels 0: expected a finite number of megapixels above 0"),
+        (["{picture}", "--max-pixels", "0"], "--max-pixels 0: expected a finite number of megapixels"),
+        (
+            ["{picture}", "--max-pixels", "1e-9"],
+            "--max-pixels 1e-09: expected a finite number of megapixels, 0.000001 (one pixel)",
+        ),
         (["{picture}", "--max-pixels", "inf"], "--max-pixels inf: expected a finite number"),
         (["{picture}", "--format", "nonsense"], "'nonsense': expected one of csv, jsonl, parquet"),
         (["{picture}", "--format", "jsonl"], "--format is of the table that -o writes: name a folder with -o"),

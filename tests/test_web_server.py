@@ -240,6 +240,7 @@ def test_the_token_is_asked_for(tiny_model: Path) -> None:
     (("--host", "0.0.0.0"), "set MIEN_TOKEN"),
     (("--detector", "nonsense"), "unknown detector"),
     (("--max-pixels", "nan"), "--max-pixels nan: expected a finite number"),
+    (("--max-pixels", "1e-9"), "--max-pixels 1e-09: expected a finite number"),
     (("--seconds", "inf"), "--seconds inf: expected a finite number"),
 ])  # fmt: skip
 def test_refuses_to_start(tiny_model: Path, options: tuple[str, ...], reason: str) -> None:

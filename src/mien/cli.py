@@ -6,7 +6,6 @@ Exit status: 0 all read, 1 some failed, 2 wrong usage.
 import contextlib
 import errno
 import importlib.util
-import math
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ import mien
 from mien import images, storage, terminal, writing
 from mien.errors import DetectorError, ImageError, MienError, ModelError, UsageError
 from mien.faces.detect import MIN_FACE, NAMES, NO_SEARCH
-from mien.options import Detector, MinFace, Model
+from mien.options import Detector, MinFace, Model, pixels_of
 from mien.pace import SMOOTHING_S, Pace
 from mien.terminal import complain, printable
 from mien.worker import Settings
@@ -188,7 +187,7 @@ def read(
 
     tables.check_format(format)
     _refuse_unused(context, paths, out=out)
-    pixels = _pixels(max_pixels)
+    pixels = pixels_of(max_pixels)
     folder = _place(out, engine=engine, address=address)
     if folder:
         _refuse_an_input(tables.place(format, folder), paths)
@@ -322,13 +321,6 @@ def _refuse_unused(context: typer.Context, paths: list[str], *, out: str | None)
         source = context.get_parameter_source(name.replace("-", "_"))
         if not yes and source is not None and source.name != "DEFAULT":
             raise UsageError(f"--{name} {what}, or leave it out")
-
-
-def _pixels(megapixels: float) -> int:
-    """Of --max-pixels. Raises UsageError for what is no number of pixels."""
-    if not 0 < megapixels < math.inf:
-        raise UsageError(f"--max-pixels {megapixels:g}: expected a finite number of megapixels above 0")
-    return round(megapixels * 1e6)
 
 
 def _refuse_an_input(table: Path, paths: list[str]) -> None:

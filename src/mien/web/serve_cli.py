@@ -8,7 +8,7 @@ import typer
 
 from mien.errors import UsageError
 from mien.faces.detect import MIN_FACE, NAMES, NO_SEARCH
-from mien.options import Detector, MinFace, Model
+from mien.options import Detector, MinFace, Model, pixels_of
 from mien.web.limits import MIB, Limits
 
 _DEFAULTS = Limits()
@@ -53,9 +53,8 @@ def serve(
     finished what it took on. Beyond this machine put it behind a proxy that
     speaks HTTPS and passes the Host header on, and name that host with --name.
     """
-    for option, value in (("--max-pixels", max_pixels), ("--seconds", seconds)):
-        if not math.isfinite(value) or value <= 0:
-            raise UsageError(f"{option} {value:g}: expected a finite number above 0")
+    if not math.isfinite(seconds):
+        raise UsageError(f"--seconds {seconds:g}: expected a finite number")
     if max_memory is not None and max_memory < max_body:
         raise UsageError(f"--max-memory {max_memory}: one request may have {max_body} MiB; lower --max-body, too")
     if detector == "whole" and min_face != MIN_FACE:
@@ -63,7 +62,7 @@ def serve(
     limits = Limits(
         body=max_body * MIB,
         pictures=max_pictures,
-        pixels=round(max_pixels * 1e6),
+        pixels=pixels_of(max_pixels),
         faces=max_faces,
         seconds=seconds,
         requests=max_requests,

@@ -51,13 +51,14 @@ def folder(path: Path) -> Path:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep others of mien out of the folder until the block or this process ends, however it ends. Raises UsageError where another
-    writes there."""
+    """Keep others of mien out of the folder until the block or this process ends, however it ends. What a killed one left
+    half-written there goes. Raises UsageError where another writes there."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a folder that may be written to and not read, say, cannot be held
             place = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, place)
             lock(place, folder)
+            clear(folder)
         yield
 
 
@@ -79,7 +80,8 @@ def lock(file: int | IO[bytes], folder: Path) -> None:
 
 def clear(folder: Path, *, below: bool = False) -> None:
     """Remove what was being written in the folder, or also below it, when a process was killed."""
-    for partial in folder.glob("**/.*.partial" if below else ".*.partial"):
+    name = f".{'[0-9a-f]' * 16}.partial"  # as `whole` calls it
+    for partial in folder.glob(f"**/{name}" if below else name):
         partial.unlink(missing_ok=True)
 
 

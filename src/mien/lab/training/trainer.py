@@ -390,7 +390,6 @@ def _resumable(folder: Path, run: dict[str, Any], recipe: Recipe, resume: bool, 
     if not best.is_file():
         raise UsageError(f"{best} is gone: copy it, too, or delete {last} to begin again")
     runs.read_checkpoint(last, advice=f"copy {best} over it to go on from the best epoch, or delete it to begin again")
-    writing.clear(folder)
     return last
 
 

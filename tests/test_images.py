@@ -242,6 +242,16 @@ def test_a_jpeg_bomb_is_refused_and_what_follows_a_picture_is_none_of_it(tmp_pat
     assert images.told_size(exif) is None  # and not parsed either
 
 
+@pytest.mark.parametrize("kind", [b"P1", b"P2", b"P3"])
+def test_a_plain_ppm_of_comments_is_refused(kind: bytes) -> None:
+    """Pillow's time is the square of their number: were it tried, this would take minutes."""
+    header, pixels = kind + b"\n2 2\n" + b"9\n" * (kind != b"P1"), b"1 " * 12
+    images.load(header + b"#\n" * 1000 + pixels)
+    with pytest.raises(ImageError, match="a plain PPM of more than 1000 comments takes too long to decode"):
+        images.load(header + b"#\n" * 5_000_000 + pixels)
+    images.load(b"P6\n20 20\n255\n" + b"#" * 1200)  # pixels
+
+
 def test_the_size_that_a_header_tells() -> None:
     assert images.told_size(encoded(Image.new("RGB", (8, 5)), "PNG")) == (8, 5)
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n" + b"a\n" * 100
@@ -398,6 +408,10 @@ def test_usage_errors(tmp_path: Path) -> None:
         images.load(None)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="mode 'rb'"):
         images.load(io.StringIO("text"))  # type: ignore[arg-type]
+    with io.BytesIO(PNG) as file:
+        images.load(file)
+        with pytest.raises(ImageError, match=r"<BytesIO>: .* at its end, then seek\(0\) first"):
+            images.load(file)
 
 
 def test_missing_and_odd_paths(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a scheme has two letters or m
 # libjpeg writes 10, libtiff reads 100: JPEG_MAX_ALLOWED_SCAN_NUMBER), and Pillow copies all EXIF blocks again for each (14 MB were
 # 37 s; large ones that are whole have some hundreds, each of up to 64 kB).
 _MOST = {b"\xff\xda": (100, "scans"), b"\xff\xe1": (1000, "EXIF and XMP blocks")}
+_MOST_COMMENTS = 1000  # of a PPM in plain text: Pillow copies a megabyte for each (10 MB of them were 92 s)
 _SEGMENT = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # a marker with a length, or the end (ITU-T T.81, B.1.1.3)
 
 _STRIP = 256  # rows
@@ -354,6 +355,10 @@ def _seekable(file: IO[Any]) -> IO[bytes]:
         raise ImageError(f"{name_of(file)}: cannot be read from ({reason(error)})") from None
     if not isinstance(data, bytes):
         raise UsageError(f"{name_of(file)}: the file gives {type(data).__name__}, expected bytes; open it in mode 'rb'")
+    if not data:
+        raise ImageError(
+            f"{name_of(file)}: the open file gives no bytes: it is empty, or at its end, then seek(0) first"
+        )
     return io.BytesIO(data)
 
 
@@ -387,13 +392,19 @@ def _from_file(file: IO[bytes], name: str, max_pixels: int) -> np.ndarray:
     return _from_pillow(opened, name, max_pixels)
 
 
-def _refuse_jpeg_bomb(file: IO[bytes], name: str) -> None:
-    """Counting bytes is quick, but counts those of what follows the picture, as a film may; then its segments are counted."""
-    is_jpeg = file.read(2) == b"\xff\xd8"
+def _refuse_bomb(file: IO[bytes], name: str) -> None:
+    """What is small and takes long. Counting bytes is quick, but counts those of what follows a JPEG, as a film may; then its
+    segments are counted."""
+    start = file.read(2)
     file.seek(0)
-    data = file.read() if is_jpeg else b""  # from its start: of bytes no copy is made
+    is_jpeg, is_plain = start == b"\xff\xd8", start in (b"P1", b"P2", b"P3")
+    data = file.read() if is_jpeg or is_plain else b""  # from its start: of bytes no copy is made
     file.seek(0)
-    for marker, (most, what) in _MOST.items():
+    if is_plain and data.count(b"#") > _MOST_COMMENTS:
+        raise ImageError(
+            f"{name}: a plain PPM of more than {_MOST_COMMENTS} comments takes too long to decode; save it anew"
+        )
+    for marker, (most, what) in _MOST.items() if is_jpeg else ():
         if data.count(marker) > most and _has_more(data, marker, most):
             raise ImageError(f"{name}: a JPEG of more than {most} {what} takes too long to decode; save it anew")
 
@@ -408,7 +419,7 @@ def _has_more(data: bytes, marker: bytes, most: int) -> bool:
 
 def _open(file: IO[bytes], name: str, brand: bytes) -> Image.Image:
     """The picture with its header read and nothing decoded."""
-    _refuse_jpeg_bomb(file, name)
+    _refuse_bomb(file, name)
     Image.preinit()
     if not {"WEBP", "AVIF"} <= set(Image.OPEN):
         Image.init()

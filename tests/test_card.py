@@ -1,6 +1,7 @@
 """The model card: complete or refused, and the same after a round trip."""
 
 import json
+import math
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -72,6 +73,9 @@ HEAD, INPUT, CROP = card().head(), card().input, card().crop
         ({"input": replace(INPUT, colour="rgb")}, "1 means"),
         ({"input": replace(INPUT, std=(0.5, 0.5))}, "differ in length"),
         ({"input": replace(INPUT, std=(0.0,))}, "std is not positive"),
+        ({"input": replace(INPUT, mean=(math.nan,))}, "a mean, std, template point or margin is not finite"),
+        ({"crop": replace(CROP, template=((math.inf, 0.0), *CROP.template[1:]))}, "is not finite"),
+        ({"crop": replace(CROP, margin=-0.5)}, "margin -0.5, expected 0 or more"),
         ({"input": replace(INPUT, height=0)}, "must be positive"),
         ({"crop": replace(CROP, template=CROP.template[:3])}, "3 template points"),
         ({"heads": {"ferplus": replace(HEAD, labels=("sad", "sad"))}}, "repeat"),
@@ -91,7 +95,8 @@ def test_contradictions_are_refused(change: dict, words: str) -> None:
     ("part", "field", "value"),
     [
         ("", "heads", {"ferplus": [1]}), ("", "heads", [1]), ("", "input", 5), ("", "crop", None),
-        ("input", "height", "48"), ("input", "mean", 0.5), ("input", "note", "x"), ("crop", "template", [[0, 1, 2]]),
+        ("input", "height", "48"), ("input", "mean", 0.5), ("input", "mean", ["x"]), ("input", "mean", [None]),
+        ("input", "std", [0]), ("input", "note", "x"), ("crop", "template", [[0, 1, 2]]),
         ("heads", "ferplus", {**asdict(card().head()), "note": "x"}),
         ("heads", "ferplus", {**asdict(card().head()), "temperature": "x"}),
     ],

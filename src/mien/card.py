@@ -5,6 +5,7 @@ its name or its shapes.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -146,6 +147,8 @@ class ModelCard:
             )
         try:
             return cls._from_dict(data)
+        except ModelError as error:  # it contradicts itself
+            raise ModelError(f"{source}: {error}; export the model again") from None
         except (TypeError, ValueError, KeyError, AttributeError) as error:  # a field of another kind, or one too many
             raise ModelError(f"{source}: the model card is not valid ({error}); export the model again") from None
 
@@ -189,12 +192,16 @@ def _missing(data: Any) -> list[str]:
 
 def _problems(card: ModelCard) -> list[str]:
     """What contradicts itself in a complete card."""
+    template = [value for point in card.crop.template for value in point]
+    numbers = (*card.input.mean, *card.input.std, *template, card.crop.margin)
     channels = {"grey": 1, "rgb": 3}.get(card.input.colour)
     checks = [
         (card.default_head in card.heads, f"default head {card.default_head!r} is not among {', '.join(card.heads)}"),
         (channels is not None, f"input colour {card.input.colour!r}, expected grey or rgb"),
         (channels in (None, len(card.input.mean)), f"{len(card.input.mean)} means for colour {card.input.colour!r}"),
         (len(card.input.mean) == len(card.input.std), "mean and std differ in length"),
+        (all(map(math.isfinite, numbers)), "a mean, std, template point or margin is not finite"),
+        (card.crop.margin >= 0, f"margin {card.crop.margin}, expected 0 or more"),
         (all(s > 0 for s in card.input.std), "a std is not positive"),
         (card.input.height > 0 and card.input.width > 0, "input height and width must be positive"),
         (len(card.crop.template) == 5, f"{len(card.crop.template)} template points, expected 5"),

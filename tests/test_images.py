@@ -410,8 +410,10 @@ def test_usage_errors(tmp_path: Path) -> None:
         images.load(io.StringIO("text"))  # type: ignore[arg-type]
     with io.BytesIO(PNG) as file:
         images.load(file)
-        with pytest.raises(ImageError, match=r"<BytesIO>: .* at its end, then seek\(0\) first"):
+        with pytest.raises(ImageError, match=r"^<BytesIO>: the open file was read to its end before; seek\(0\) first$"):
             images.load(file)
+    with pytest.raises(ImageError, match=r"^<BytesIO>: the file is empty$"):
+        images.load(io.BytesIO())
 
 
 def test_missing_and_odd_paths(tmp_path: Path) -> None:

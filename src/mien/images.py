@@ -355,10 +355,8 @@ def _seekable(file: IO[Any]) -> IO[bytes]:
         raise ImageError(f"{name_of(file)}: cannot be read from ({reason(error)})") from None
     if not isinstance(data, bytes):
         raise UsageError(f"{name_of(file)}: the file gives {type(data).__name__}, expected bytes; open it in mode 'rb'")
-    if not data:
-        raise ImageError(
-            f"{name_of(file)}: the open file gives no bytes: it is empty, or at its end, then seek(0) first"
-        )
+    if not data and getattr(file, "seekable", bool)() and file.tell():
+        raise ImageError(f"{name_of(file)}: the open file was read to its end before; seek(0) first")
     return io.BytesIO(data)
 
 

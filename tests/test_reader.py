@@ -209,6 +209,9 @@ def test_what_cannot_be_loaded(tmp_path: Path, tiny_model: Path, monkeypatch: py
         mien.read(np.zeros((40, 30, 3), np.uint8), model="")
     with pytest.raises(UsageError, match="unknown detector"):
         mien.Reader(tiny_model, detector="dlib")
+    for limit in (0, float("nan")):
+        with pytest.raises(UsageError, match=f"max_pixels={limit}: expected 1 or more"):
+            mien.Reader(tiny_model, max_pixels=limit)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="TPUExecutionProvider"):
         mien.Reader(tiny_model, providers=["TPUExecutionProvider"])
     changed = dataclasses.replace(mtcnn.WHEEL, sha256={**mtcnn.WHEEL.sha256, "onet.onnx": "0" * 64})

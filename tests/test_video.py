@@ -176,9 +176,11 @@ def test_fps_does_not_drift(tmp_path: Path) -> None:
     [
         (0, None, 0, "every is 0: expected 1"),
         (2, 3.0, 0, "every is 2 and fps is 3.0: choose one"),
-        (1, 0.0, 0, "fps is 0.0: expected more than 0"),
+        (1, 0.0, 0, "fps is 0.0: expected a finite number of frames a second above 0"),
+        (1, float("inf"), 0, "fps is inf"),
         (1, float("nan"), 0, "fps is nan"),
         (1, None, -1, "smoothing is -1 s: expected 0"),
+        (1, None, float("inf"), "smoothing is inf s"),
         (1, None, float("nan"), "smoothing is nan s"),
     ],
 )

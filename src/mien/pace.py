@@ -1,5 +1,6 @@
 """Which frames of a video are read, and how strongly its probabilities are smoothed."""
 
+import math
 from dataclasses import dataclass
 
 from mien.errors import UsageError
@@ -20,10 +21,10 @@ class Pace:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise UsageError(f"every is {self.every}: expected 1 or more, to read each n-th frame")
-        if self.fps is not None and not self.fps > 0:
-            raise UsageError(f"fps is {self.fps}: expected more than 0 frames a second")
-        if not self.smoothing >= 0:
-            raise UsageError(f"smoothing is {self.smoothing} s: expected 0, for none, or more")
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise UsageError(f"fps is {self.fps}: expected a finite number of frames a second above 0")
+        if not 0 <= self.smoothing < math.inf:
+            raise UsageError(f"smoothing is {self.smoothing} s: expected 0, for none, or a finite number above 0")
         if self.every > 1 and self.fps is not None:
             raise UsageError(f"every is {self.every} and fps is {self.fps}: choose one of the two")
 

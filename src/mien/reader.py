@@ -139,6 +139,8 @@ class Reader:
         """
         if threads < 1:
             raise UsageError(f"threads={threads}: expected 1 or more")
+        if not max_pixels >= 1:
+            raise UsageError(f"max_pixels={max_pixels}: expected 1 or more")
         if not 0 <= abstain_below <= 1:
             raise UsageError(f"abstain_below={abstain_below}: expected a probability from 0 (always answer) to 1")
         if isinstance(detector, str):

@@ -84,6 +84,7 @@ HEAD, INPUT, CROP = card().head(), card().input, card().crop
             "labels 'angry', 'calm', expected of neutral",
         ),
         ({"heads": {"ferplus": replace(HEAD, temperature=0.0)}}, "temperature"),
+        ({"heads": {"ferplus": replace(HEAD, output=["probabilities"])}}, "output is not a name"),
     ],
 )
 def test_contradictions_are_refused(change: dict, words: str) -> None:

@@ -205,6 +205,7 @@ def _problems(card: ModelCard) -> list[str]:
         (all(s > 0 for s in card.input.std), "a std is not positive"),
         (card.input.height > 0 and card.input.width > 0, "input height and width must be positive"),
         (len(card.crop.template) == 5, f"{len(card.crop.template)} template points, expected 5"),
+        (all(isinstance(h.output, str) for h in card.heads.values()), "a head's output is not a name"),
         (
             all(len(set(h.labels)) == len(h.labels) > 1 for h in card.heads.values()),
             "a head's labels repeat or are under 2",

@@ -120,6 +120,28 @@ def test_two_folders_of_one_split_are_refused(tmp_path: Path) -> None:
         datasets.load("folder", tmp_path, split="train")
 
 
+def test_expressions_beside_split_folders_are_refused(tmp_path: Path) -> None:
+    for name in ("train/happy", "test/happy", "Angry", "notes"):
+        save(tmp_path / name / "a.png")
+    with pytest.raises(DataError, match="directories Angry lie beside the split folders test, train.*e.g. test/Angry"):
+        datasets.load("folder", tmp_path, split="train")
+
+
+def test_split_folders_below_an_expression_are_refused(tmp_path: Path) -> None:
+    """Read as one class they would put test pictures into training."""
+    for name in ("happy/train", "happy/test", "sad/val"):
+        save(tmp_path / name / "a.png")
+    with pytest.raises(DataError, match=r"happy: split folders test, train lie below.*e\.g\. test/happy"):
+        datasets.load("folder", tmp_path, split="train")
+
+
+def test_a_person_may_be_called_like_a_split(tmp_path: Path) -> None:
+    for name in "abcdefghij":
+        save(tmp_path / "happy/Val" / f"{name}.png")
+        save(tmp_path / "sad" / f"{name}.png")
+    assert "Val" in datasets.load("folder", tmp_path, split="train").groups["folder"]
+
+
 def table(root: Path, text: str, *, encoding: str = "utf-8") -> Path:
     for name in "abc":
         save(root / f"{name}.png")

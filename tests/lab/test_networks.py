@@ -609,6 +609,48 @@ def test_an_enlarging_mien_small_sees_the_picture_larger() -> None:
     assert (plain.minimum_size, larger.minimum_size) == (4, 3)
 
 
+@pytest.mark.parametrize("side", [8, 7])
+def test_max_blur_averages_the_maxima_around_each_window(side: int) -> None:
+    """Zhang (2019), section 3: maxima at every place, then a blur, then every second; as many places as a plain pooling has."""
+    torch.manual_seed(0)
+    blurred, plain = (
+        MienSmall(widths=(3, 6), depths=(1, 1), pooling=kind).build(Shape(1, 8, side)).trunk[1]
+        for kind in ("max-blur", "max")
+    )
+    x = torch.rand(1, 3, side, side)
+    maxima = torch.stack([torch.stack([x[0, :, i : i + 2, j : j + 2].amax((1, 2)) for j in range(side - 1)], 1)
+                          for i in range(side - 1)], 1)  # fmt: skip
+    found = blurred(x)[0]
+    assert found.shape == plain(x)[0].shape
+    for i, j in itertools.product(range(found.shape[1]), range(found.shape[2])):
+        near = maxima[:, max(2 * i - 1, 0) : 2 * i + 2, max(2 * j - 1, 0) : 2 * j + 2]
+        assert torch.allclose(found[:, i, j], near.mean((1, 2)), atol=1e-6), (i, j)
+
+
+def test_a_blurred_mien_small_changes_less_when_the_picture_moves() -> None:
+    """What the blur is for, on random weights and pictures moved by 1 px, far from the border."""
+    torch.manual_seed(0)
+    shape, changes = Shape(1, 8, 48), []
+    inner = torch.rand(8, 1, 6, 6)
+    faces = F.pad(F.interpolate(inner, size=(24, 24), mode="bilinear"), (12, 12, 12, 12))
+    for kind in ("max", "max-blur"):
+        torch.manual_seed(1)
+        network = MienSmall(widths=(8, 16, 32), depths=(1, 1, 1), pooling=kind).build(shape).eval()
+        here, moved = network(faces).features, network(faces.roll(1, dims=3)).features
+        changes.append(((here - moved).norm() / here.norm()).item())
+    assert changes[1] < 0.7 * changes[0], changes
+
+
+def test_a_blurred_mien_small_goes_on_from_a_plain_one(tmp_path) -> None:
+    plain, blurred = (
+        MienSmall(widths=(4, 8), depths=(2, 1), pooling=kind).build(Shape(1, 8, 24)) for kind in ("max", "max-blur")
+    )
+    torch.save(plain.state_dict(), tmp_path / "weights.pth")
+    assert load_pretrained(blurred, tmp_path / "weights.pth").missing == ()
+    with pytest.raises(UsageError, match="pooling='mean': expected one of max, max-blur"):
+        MienSmall(pooling="mean")
+
+
 def test_a_shallower_mien_small_does_not_go_on_from_a_deeper_one(tmp_path) -> None:
     torch.save(MienSmall(widths=(4, 8), depths=(3, 2)).build(Shape(1, 8, 24)).state_dict(), tmp_path / "weights.pth")
     network = MienSmall(widths=(4, 8), depths=(1, 2)).build(Shape(1, 8, 24))

@@ -6,7 +6,7 @@ undivided. With train and test but no valid, a tenth of train becomes valid. Dir
 ("angry" and "Anger" are one class), so the alphabetical order of folders never decides a label.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +35,8 @@ def load(root: Path, *, split: str, fold: int | None = None) -> FaceDataset:
     """One split of the pictures under `root`. Folds count from 1: test is the fold, train the others. Groups: folder (the
     directories below the expression's that the picture lies in, "" for none).
 
-    Raises DataError when a directory's name is no expression, two of them mean the same, a split is empty, or a fold is asked
-    for of what folders divide.
+    Raises DataError when a directory's name is no expression, two of them mean the same, a split is empty, pictures lie where they
+    would be in no split or the wrong one, or a fold is asked for of what folders divide.
     """
     if split not in (*SPLITS, "all"):
         raise DataError(f"folder has no split {split!r}: expected one of {', '.join(SPLITS)}, all")
@@ -52,6 +52,7 @@ def load(root: Path, *, split: str, fold: int | None = None) -> FaceDataset:
             f"{root}: folders {', '.join(given.values())} divide the pictures: leave --fold out and choose one of these splits, "
             "or drop the split folders"
         )
+    _no_pictures_elsewhere(root, given)
     tree = {part: class_folders(root / name) for part, name in given.items()} or {"all": class_folders(root)}
     classes = tuple(name for name in EXPRESSIONS if any(name in folders for folders in tree.values()))
     source = split if split in tree else "train" if "train" in tree else "all"
@@ -77,6 +78,32 @@ def load(root: Path, *, split: str, fold: int | None = None) -> FaceDataset:
         note=note,
     )
     return checked(data, None, where=root, allow_partial=False)
+
+
+def _no_pictures_elsewhere(root: Path, given: Mapping[str, str]) -> None:
+    """Raises DataError for directories of expressions beside train/valid/test, whose pictures would be in no split, and for
+    train/valid/test below the expressions, whose pictures would be divided anew."""
+    named = [name for name in folders_in(root) if _is_expression(name)]
+    if given and named:
+        raise DataError(
+            f"{root}: directories {some(named, 12)} lie beside the split folders {', '.join(given.values())}, so that their "
+            f"pictures are in no split; move them into one, e.g. {next(iter(given.values()))}/{named[0]}"
+        )
+    for name in named:
+        splits = [inner for inner in folders_in(root / name) if inner.lower() in SPLIT_NAMES]
+        if len(splits) > 1:
+            raise DataError(
+                f"{root / name}: split folders {', '.join(splits)} lie below the expression's, where they divide nothing; put the "
+                f"splits above the expressions, e.g. {splits[0]}/{name}"
+            )
+
+
+def _is_expression(name: str) -> bool:
+    try:
+        canonical(name)
+    except LabelError:
+        return False
+    return True
 
 
 def class_folders(folder: Path) -> dict[str, str]:

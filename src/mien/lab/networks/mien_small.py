@@ -1,8 +1,8 @@
 """mien-small: the network of the bundled model. Plain 3x3 convolutions, since they are what CPUs run best.
 
-Four stages of Conv3x3-BN-ReLU, each halved by a 2x2 max pooling. A convolution that keeps its width adds its input before the
-ReLU (He et al., 2016, arXiv:1512.03385), which a runtime fuses into the convolution. Two linear heads read one global average:
-the dataset's classes, and FER-2013's seven.
+Four stages of Conv3x3-BN-ReLU, each halved by a 2x2 max pooling, plain or with a blur against aliasing (Zhang, 2019,
+arXiv:1904.11486). A convolution that keeps its width adds its input before the ReLU (He et al., 2016, arXiv:1512.03385), which a
+runtime fuses into the convolution. Two linear heads read one global average: the dataset's classes, and FER-2013's seven.
 
 A deeper network may go on from a shallower one of the same widths (`--pretrained`): the convolutions it has more start with their
 norm's scale at zero, so that with their shortcut they give back what they are given (Goyal et al., 2017, arXiv:1706.02677,
@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,12 +30,14 @@ from mien.lab.options import check_fields
 @dataclass(frozen=True)
 class MienSmall:
     """widths: channels of the stages. depths: convolutions per stage. enlarge: factor by which the picture is enlarged (bilinear)
-    before the first convolution. dropout: before the heads. second_head: add FER-2013's seven classes as the head "fer2013" (a
-    network with k embeddings has one head only)."""
+    before the first convolution. pooling: "max", or "max-blur", the maxima of all 2x2 windows, blurred before they are halved.
+    dropout: before the heads. second_head: add FER-2013's seven classes as the head "fer2013" (a network with k embeddings has
+    one head only)."""
 
     widths: tuple[int, ...] = (48, 96, 192, 384)
     depths: tuple[int, ...] = (1, 2, 2, 2)
     enlarge: float = 1.0
+    pooling: Literal["max", "max-blur"] = "max"
     dropout: float = 0.3
     second_head: bool = True
 
@@ -67,7 +70,7 @@ class _MienSmall(Network):
             stages += [
                 _Convolution(before, width),
                 *(_Convolution(width, width) for _ in range(depth - 1)),
-                nn.MaxPool2d(2),
+                _pooling(options.pooling),
             ]
             before = width
         self.enlarge = options.enlarge
@@ -123,6 +126,13 @@ class _Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.convolution(x))
         return torch.relu(x + y if self.residual else y)
+
+
+def _pooling(kind: str) -> nn.Module:
+    """Halves the sides. The blur averages what there is of the 3x3 maxima around each 2x2 window's own: no border is made up."""
+    if kind == "max":
+        return nn.MaxPool2d(2)
+    return nn.Sequential(nn.MaxPool2d(2, stride=1), nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False))
 
 
 _PLACE = re.compile(r"^trunk\.(\d+)\.")

@@ -18,6 +18,7 @@ import fsspec
 import numpy as np
 import psutil
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from mien import cli, draw, images, jobs, parts, ray_engine, storage, tables, worker
@@ -363,6 +364,35 @@ def test_a_url_is_a_url_and_a_path_a_path() -> None:
     assert storage.is_url("s3://bucket/a.jpg") and storage.is_url("file:///a.jpg")
     assert not storage.is_url("C:/a.jpg") and not storage.is_url("a/b://c") and not storage.is_url(Path("s3://b/c"))
     assert storage.protocols(["s3://a", "x/y.jpg", "gs://b", "s3://c"]) == ("gs", "s3")
+
+
+def test_a_mistyped_bucket_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drivers of object stores take making a folder for leave to make its bucket."""
+    made: list[str] = []
+
+    class Buckets(MemoryFileSystem):
+        protocol = "oss"
+        store: dict[str, Any] = {}  # noqa: RUF012 (fsspec's way to share it)
+        pseudo_dirs = [""]  # noqa: RUF012
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return "/" + path.removeprefix("oss://").strip("/")
+
+        def makedirs(self, path: str, exist_ok: bool = False) -> None:
+            made.append(path)
+
+        def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+            if not path.startswith("/faces/"):
+                raise FileNotFoundError("The specified bucket does not exist")
+            super().pipe_file(path, value, mode, **kwargs)
+
+    monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "oss", Buckets)
+    storage.Folder("oss://faces/out/journal").write("0.json", b"{}")
+    assert storage.Folder("oss://faces/out/journal").names() == ["0.json"]
+    with pytest.raises(UsageError, match=r"oss://fcaes/out: cannot be written .*bucket does not exist.*check the URL"):
+        storage.Folder("oss://fcaes/out").write("0.json", b"{}")
+    assert made == []
 
 
 def test_folders_and_lists_by_url_are_gathered_in_order(memory: Any, tmp_path: Path, tree: Path) -> None:

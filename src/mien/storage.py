@@ -16,6 +16,8 @@ from mien.errors import ImageError, UsageError
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # a scheme has two letters or more, a Windows drive one
 _WEB = frozenset(("http", "https"))
+# Stores of objects in buckets have no folders to make: asked for one, their drivers make the bucket, also a mistyped one.
+_STORES = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"))
 
 
 def is_url(place: str | Path) -> bool:
@@ -110,8 +112,9 @@ class Folder:
         return list(found)
 
     def write(self, name: str, data: bytes) -> None:
-        with contextlib.suppress(Exception):  # object stores have no folders, and may forbid to ask for one
-            self._system.makedirs(self._path, exist_ok=True)
+        if not _STORES.intersection(_schemes(self.url)):
+            with contextlib.suppress(Exception):  # whatever is wrong, writing tells
+                self._system.makedirs(self._path, exist_ok=True)
         try:
             self._system.pipe_file(f"{self._path}/{name}", data)
         except Exception as error:

@@ -18,7 +18,7 @@ RESULT = Path(__file__).parent / "results" / "data_check.json"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True)
-    root = parser.parse_args().root
+    root = parser.parse_args().root.resolve()
     found = {}
     for name in ("fer2013", "ferplus"):
         report = check(name, root / name)

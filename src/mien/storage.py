@@ -17,7 +17,7 @@ from mien.errors import ImageError, UsageError
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # a scheme has two letters or more, a Windows drive one
 _WEB = frozenset(("http", "https"))
 # Stores of objects in buckets have no folders to make: asked for one, their drivers make the bucket, also a mistyped one.
-_STORES = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"))
+_STORES = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "ocilake", "tos", "tosfs"))
 
 
 def is_url(place: str | Path) -> bool:

@@ -6,7 +6,7 @@ undivided. With train and test but no valid, a tenth of train becomes valid. Dir
 ("angry" and "Anger" are one class), so the alphabetical order of folders never decides a label.
 """
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,12 @@ def load(root: Path, *, split: str, fold: int | None = None) -> FaceDataset:
             f"{root}: folders {', '.join(given.values())} divide the pictures: leave --fold out and choose one of these splits, "
             "or drop the split folders"
         )
-    _no_pictures_elsewhere(root, given)
+    beside = [name for name in folders_in(root) if _expression(name)] if given else []
+    if beside:
+        raise DataError(
+            f"{root}: directories {some(beside, 12)} lie beside the split folders {', '.join(given.values())}, so that their "
+            f"pictures are in no split; move them into one, e.g. {next(iter(given.values()))}/{beside[0]}"
+        )
     tree = {part: class_folders(root / name) for part, name in given.items()} or {"all": class_folders(root)}
     classes = tuple(name for name in EXPRESSIONS if any(name in folders for folders in tree.values()))
     source = split if split in tree else "train" if "train" in tree else "all"
@@ -61,6 +66,8 @@ def load(root: Path, *, split: str, fold: int | None = None) -> FaceDataset:
             f"{root}: folders {', '.join(given.values())} but none for {split}; add it, or drop the split folders"
         )
     names, labels = _listed(root, given.get(source, ""), tree[source], classes, pictures_under)
+    if not given:
+        _no_splits_below(root, names)
     if fold is not None:
         rows, note = folded(labels, split, fold, name="folder")
     else:
@@ -80,30 +87,27 @@ def load(root: Path, *, split: str, fold: int | None = None) -> FaceDataset:
     return checked(data, None, where=root, allow_partial=False)
 
 
-def _no_pictures_elsewhere(root: Path, given: Mapping[str, str]) -> None:
-    """Raises DataError for directories of expressions beside train/valid/test, whose pictures would be in no split, and for
-    train/valid/test below the expressions, whose pictures would be divided anew."""
-    named = [name for name in folders_in(root) if _is_expression(name)]
-    if given and named:
-        raise DataError(
-            f"{root}: directories {some(named, 12)} lie beside the split folders {', '.join(given.values())}, so that their "
-            f"pictures are in no split; move them into one, e.g. {next(iter(given.values()))}/{named[0]}"
-        )
-    for name in named:
-        splits = [inner for inner in folders_in(root / name) if inner.lower() in SPLIT_NAMES]
+def _no_splits_below(root: Path, names: Sequence[str]) -> None:
+    """Raises DataError for train/valid/test below an expression, whose pictures would be divided anew. names: of the pictures,
+    from the expression's directory on."""
+    found: dict[str, set[str]] = {}
+    for parts in (name.split("/") for name in names):
+        if len(parts) > 2 and parts[1].lower() in SPLIT_NAMES:
+            found.setdefault(parts[0], set()).add(parts[1])
+    for directory, splits in found.items():
         if len(splits) > 1:
             raise DataError(
-                f"{root / name}: split folders {', '.join(splits)} lie below the expression's, where they divide nothing; put the "
-                f"splits above the expressions, e.g. {splits[0]}/{name}"
+                f"{root / directory}: split folders {', '.join(sorted(splits))} lie below the expression's, where they divide "
+                f"nothing; put the splits above the expressions, e.g. {min(splits)}/{directory}"
             )
 
 
-def _is_expression(name: str) -> bool:
+def _expression(name: str) -> str | None:
+    """The expression that a directory's name means, None for none."""
     try:
-        canonical(name)
+        return canonical(name)
     except LabelError:
-        return False
-    return True
+        return None
 
 
 def class_folders(folder: Path) -> dict[str, str]:
@@ -111,9 +115,8 @@ def class_folders(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     unknown = []
     for name in folders_in(folder):
-        try:
-            expression = canonical(name)
-        except LabelError:
+        expression = _expression(name)
+        if expression is None:
             unknown.append(name)
             continue
         if expression in found:

@@ -129,7 +129,8 @@ class _Convolution(nn.Module):
 
 
 def _pooling(kind: str) -> nn.Module:
-    """Halves the sides. The blur averages what there is of the 3x3 maxima around each 2x2 window's own: no border is made up."""
+    """Halves the sides. The blur averages what there is of the 3x3 maxima around each 2x2 window's own, all alike where Zhang
+    weighs them by binomials: no border is made up."""
     if kind == "max":
         return nn.MaxPool2d(2)
     return nn.Sequential(nn.MaxPool2d(2, stride=1), nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False))
